@@ -1,0 +1,1 @@
+"""Everything that speaks Kubernetes, and nothing that knows about toolsets."""
