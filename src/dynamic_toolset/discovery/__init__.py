@@ -1,0 +1,1 @@
+"""From Services to candidates: pure functions over immutable values."""

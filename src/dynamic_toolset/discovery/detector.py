@@ -1,0 +1,428 @@
+"""From a Service to a candidate, or to the reason why not. Pure.
+
+What a Service is, is said by its annotations, or else by evidence that must agree: labels (of the Service, and in its
+selector those of the Pods behind it) and a port of the product. A name or a port alone proves nothing: every second
+controller listens on 9090, and everything that has to do with Prometheus is called so.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+
+import msgspec
+from msgspec import Struct
+
+from dynamic_toolset.discovery import policy
+from dynamic_toolset.discovery.catalog import CUSTOM, Catalog, Rule, ServiceType, as_tuple, port_pattern
+from dynamic_toolset.discovery.endpoints import (
+    endpoint,
+    is_headless,
+    matching_port,
+    named_port,
+    only_port,
+    scheme_of,
+    target_number,
+    web_ports,
+)
+from dynamic_toolset.discovery.policy import Request, quoted
+from dynamic_toolset.discovery.twins import duplicates
+from dynamic_toolset.kube.objects import Labels, Service, ServicePort
+from dynamic_toolset.model import Candidate, Decision, Outcome, Scheme, ServiceKey
+from dynamic_toolset.settings import Settings
+
+# The labels that `app` and `component` stand for in rules, the recommended ones first
+# (kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/), then those of older charts, of kubectl run
+# and of kompose.
+_SHORT: dict[str, tuple[str, ...]] = {
+    "app": ("app.kubernetes.io/name", "app", "k8s-app", "name", "run", "io.kompose.service"),
+    "component": ("app.kubernetes.io/component", "component"),
+}
+_LONG = frozenset(label for labels in _SHORT.values() for label in labels)
+
+# What stands beside a product under its name and is not its query API. A rule may name such a component explicitly.
+_HELPERS = frozenset(
+    {
+        *("agent", "collector", "distributor", "exporter", "ingester", "metrics", "pushgateway"),  # on the way in
+        *("cache", "compactor", "gossip", "memberlist", "memcached", "ruler", "sidecar"),  # on the inside
+        *("adapter", "canary", "controller", "mcp", "operator", "provisioner", "reloader", "renderer"),  # beside it
+        *("cronjob", "hook", "job", "test", "webhook", "webhooks"),
+    }
+)
+
+_Index = dict[str, list[tuple[ServiceType, Rule]]]
+
+_NO_TRACE = Decision(Outcome.IGNORED, "it has no toolset annotation, and no labels or name of a known service type")
+
+
+class _Strength(IntEnum):
+    """How well evidence names a product, best first."""
+
+    EXACT = 0
+    SUFFIX = 1
+    NAME = 2
+
+
+class _Match(Struct, frozen=True):
+    """A rule that holds for a Service, and the port that corroborates it."""
+
+    type: ServiceType
+    rule: Rule
+    port: ServicePort
+    strength: _Strength
+    evidence: tuple[str, ...]
+
+
+class _Miss(Struct, frozen=True):
+    """Why a rule whose labels fit does not hold after all."""
+
+    reason: str
+
+
+class _Facts(Struct, frozen=True):
+    """What a Service says about itself, read once. ``pods``: the labels of the Pods, as far as the selector tells."""
+
+    service: Service
+    own: Labels
+    pods: Labels
+    ports: tuple[ServicePort, ...]
+
+    def short(self, word: str) -> list[tuple[str, str]]:
+        """Return the labels that ``app`` or ``component`` stands for.
+
+        The Pods' own word on which product they are beats the Service's: an umbrella chart labels its Services with
+        its own name. On the component both are heard, because the Service's part may be one of several of a Pod.
+        """
+        pods = [(label, self.pods[label]) for label in _SHORT[word] if label in self.pods]
+        own = [(label, self.own[label]) for label in _SHORT[word] if label in self.own]
+        if word == "app":
+            return pods or own
+        return own + [found for found in pods if found not in own]
+
+    def is_anonymous(self) -> bool:
+        """Whether no label says what is behind the Service. Where there is a selector, it is the one to say it."""
+        labels = self.pods or self.own
+        return not any(label in labels for label in _SHORT["app"])
+
+
+class Detector:
+    """Decides about Services by a catalog and the settings. It holds no state that changes."""
+
+    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+        self._catalog = catalog
+        self._settings = settings
+        self._everywhere = not (settings.namespaces.include or settings.namespaces.exclude)
+        self._by_value: _Index = {}
+        self._by_name: _Index = {}
+        self._by_label: dict[str, _Index] = {}
+        for service_type in catalog.types.values():
+            for rule in service_type.detect:
+                self._file(service_type, rule)
+
+    def detect(self, service: Service) -> Decision:
+        """Decide about one Service on its own: a candidate, rejected or ignored. It never raises."""
+        metadata = service.metadata
+        asked = policy.request(metadata.annotations)
+        if isinstance(asked, policy.OptedOut):
+            return _ignored(f"its owner opted out: annotation {policy.TOOLSET} is {asked.value}")
+        if not self._everywhere:
+            outside = policy.outside(metadata.namespace, self._settings.namespaces)
+            if outside:
+                return _ignored(outside)
+        if isinstance(asked, policy.Broken):
+            return _rejected(asked.reason)
+        if self._settings.require_annotations and not (asked and asked.wanted):
+            return _ignored(f"the setting requireAnnotations is on, and it has no annotation {policy.TOOLSET}: enabled")
+        rules = self._plausible(service)
+        if not rules and asked is None:
+            return _NO_TRACE
+        found = self._recognise(service, rules)
+        if asked is None:
+            return self._detected(service, Request(), found)
+        return self._asked_for(service, asked, found)
+
+    def resolve(self, candidates: Mapping[ServiceKey, tuple[Service, Decision]]) -> dict[ServiceKey, Decision]:
+        """Decide which candidates are duplicates of another; the order of the mapping does not matter."""
+        resolved = {key: decision for key, (_, decision) in candidates.items()}
+        for key, kept in duplicates(candidates, self._catalog).items():
+            decision = resolved[key]
+            reason = f"it leads to the same workload as Service {kept.name}, which is listed in its place"
+            resolved[key] = Decision(Outcome.DUPLICATE, reason, decision.candidate, decision.evidence)
+        return resolved
+
+    def discover(self, services: Iterable[Service]) -> dict[ServiceKey, Decision]:
+        """Decide about all Services of a cluster, in their order."""
+        decided = {service.metadata.key: (service, self.detect(service)) for service in services}
+        possible = {key: pair for key, pair in decided.items() if pair[1].outcome is Outcome.CANDIDATE}
+        return {key: decision for key, (_, decision) in decided.items()} | self.resolve(possible)
+
+    # --- Which rules are worth a look -----------------------------------------------------------------------------
+
+    def _file(self, service_type: ServiceType, rule: Rule) -> None:
+        """Put a rule under one of its conditions, by which Services that may fit are found: most fit none."""
+        entry = (service_type, rule)
+        for word in _SHORT:
+            values = as_tuple(rule.labels.get(word, ""))
+            if all(values):
+                for value in values:
+                    self._by_value.setdefault(_tail(value) if value[0] == "*" else value, []).append(entry)
+                return
+        for label, wanted in (*rule.selector.items(), *rule.labels.items()):
+            values = as_tuple(wanted)
+            if label not in _SHORT and all(values):
+                index = self._by_label.setdefault(label, {})
+                for value in values:
+                    index.setdefault("*" if value[0] == "*" else value, []).append(entry)
+                return
+        for name in rule.names:
+            self._by_name.setdefault(name, []).append(entry)
+
+    def _plausible(self, service: Service) -> list[tuple[ServiceType, Rule]]:
+        by_value, by_label = self._by_value, self._by_label
+        found = list(self._by_name.get(service.metadata.name, ()))
+        for labels in (service.metadata.labels, service.spec.selector):
+            if not labels:
+                continue
+            for label, value in labels.items():
+                if label in by_label:
+                    found += by_label[label].get(value, ())
+                    found += by_label[label].get("*", ())
+                if label in _LONG:
+                    if value in by_value:
+                        found += by_value[value]
+                    if "-" in value:
+                        found += by_value.get(_tail(value), ())
+        return found
+
+    # --- What it is -----------------------------------------------------------------------------------------------
+
+    def _recognise(self, service: Service, rules: list[tuple[ServiceType, Rule]]) -> "_Match | _Miss | None":
+        if not rules:
+            return None
+        facts = _Facts(service, service.metadata.labels or {}, service.spec.selector or {}, web_ports(service))
+        matches: dict[str, _Match] = {}
+        missed: _Miss | None = None
+        for service_type in {service_type.name: service_type for service_type, _ in rules}.values():
+            for rule in service_type.detect:
+                found = _judge(facts, service_type, rule)
+                if isinstance(found, _Match):
+                    matches[service_type.name] = found
+                    break
+                missed = missed or found
+        if not matches:
+            return missed
+        best = min(match.strength for match in matches.values())
+        first, *others = (matches[name] for name in sorted(matches) if matches[name].strength == best)
+        if others:
+            titles = " and ".join(match.type.title for match in (first, *others))
+            return _Miss(f"it looks like {titles} at the same time: annotation {policy.TYPE} can say which it is")
+        return first
+
+    def _detected(self, service: Service, asked: Request, found: "_Match | _Miss | None") -> Decision:
+        if not isinstance(found, _Match):
+            return _ignored(found.reason) if found else _NO_TRACE
+        if found.rule.reject and asked.path is None and asked.endpoint is None:
+            return _rejected(found.rule.reject)
+        refused = _unreachable(service)
+        if refused:
+            return _rejected(f"it looks like {found.type.title}, but {refused}")
+        scheme, path = found.rule.scheme or found.type.scheme, _first(found.rule.path, found.type.path)
+        return self._candidate(service, asked, found.type, found.type.name, found.port, scheme, path, found.evidence)
+
+    # --- What its owner asks for ----------------------------------------------------------------------------------
+
+    def _asked_for(self, service: Service, asked: Request, found: "_Match | _Miss | None") -> Decision:
+        if not asked.type:
+            if isinstance(found, _Match):
+                return self._detected(service, asked, found)
+            why = found.reason if found else "nothing else says what it is"
+            return _rejected(f"annotation {policy.TYPE} is needed: {why}")
+        refused = _unreachable(service)
+        if refused:
+            return _rejected(refused)
+        types = self._catalog.types
+        service_type = types.get(asked.type, types[CUSTOM])
+        evidence = [f"annotation {policy.TYPE}: {asked.type}"]
+        if asked.type not in types:
+            near = difflib.get_close_matches(asked.type, types, n=1, cutoff=0.75)
+            evidence.append(f"a type of its owner's own{f', not {near[0]}' if near else ''}")
+        if isinstance(found, _Match) and found.type is service_type:
+            scheme, path = found.rule.scheme or service_type.scheme, _first(found.rule.path, service_type.path)
+            port: ServicePort | None = found.port
+        else:
+            port, scheme, path = _usual_port(service, service_type)
+        return self._candidate(service, asked, service_type, asked.type, port, scheme, path, tuple(evidence))
+
+    def _candidate(
+        self,
+        service: Service,
+        asked: Request,
+        service_type: ServiceType,
+        type_name: str,
+        port: ServicePort | None,
+        scheme: Scheme,
+        path: str,
+        evidence: tuple[str, ...],
+    ) -> Decision:
+        """Make the candidate, with all that the owner asked for."""
+        wanted = str(asked.endpoint.port) if asked.endpoint else asked.port
+        if wanted is not None:
+            port = named_port(service, wanted)
+            if port is None:
+                key = policy.ENDPOINT if asked.endpoint else policy.PORT
+                return _rejected(policy.broken(key, wanted, f"a port of this Service: {_ports_in_words(service)}"))
+        if port is None:
+            if not web_ports(service):
+                return _rejected("it has no TCP port that could speak HTTP")
+            ports = _ports_in_words(service)
+            return _rejected(f"annotation {policy.PORT} is needed, to say which port is meant: {ports}")
+        if asked.endpoint:
+            foreign = policy.foreign_host(asked.endpoint, service.metadata, self._settings.cluster_domain)
+            if foreign:
+                return _rejected(foreign)
+            scheme, path = asked.endpoint.scheme, asked.endpoint.path
+        else:
+            scheme = asked.scheme or scheme_of(service, port, scheme)
+            path = _first(asked.path, path)
+        check = service_type.health
+        if asked.health_path:
+            check = msgspec.structs.replace(check, path=asked.health_path, root=True)
+        candidate = Candidate(
+            key=service.metadata.key,
+            type=type_name,
+            name=asked.name or service.metadata.name,
+            endpoint=endpoint(service, port, scheme, path, self._settings),
+            check=check,
+            agent=service_type.holmesgpt,
+            title=service_type.title,
+            description=service_type.description,
+        )
+        title = service_type.title if type_name == service_type.name else f"{service_type.title} ({type_name})"
+        return Decision(Outcome.CANDIDATE, f"{title}: {', '.join(evidence)}", candidate, evidence)
+
+
+def _judge(facts: _Facts, service_type: ServiceType, rule: Rule) -> _Match | _Miss | None:
+    """Hold one rule against a Service. A miss is worth telling only where the labels fit."""
+    name = facts.service.metadata.name
+    if rule.names and name not in rule.names:
+        return None
+    evidence: list[str] = [f"name {name}"] if rule.names else []
+    strength = _Strength.EXACT if rule.labels or rule.selector else _Strength.NAME
+    named = False
+    for label, values in (*rule.selector.items(), *rule.labels.items()):
+        wanted = as_tuple(values)
+        fact = _fact(facts, label, wanted, in_selector=label in rule.selector)
+        if fact is None:
+            return _other_part(facts, service_type) if named and label == "component" else None
+        if fact:
+            key, value, exact = fact
+            named = True
+            evidence.append(f"label {key}={quoted(value)[1:-1]}")
+            if label == "app" and not exact:
+                strength = _Strength.SUFFIX
+    if not named:
+        strength = _Strength.NAME
+    helper = _helper(facts, rule)
+    if helper:
+        return _Miss(f"it has labels of {service_type.title}, but {helper} is not its query API")
+    patterns = service_type.ports_of(rule)
+    port = matching_port(facts.ports, patterns)
+    if port is None:
+        shown = ", ".join(str(pattern) for pattern in patterns[:4])
+        return _Miss(f"it has labels of {service_type.title}, but no port of its query API ({shown})")
+    evidence += [f"port {quoted(port.name)[1:-1]} {port.port}" if port.name else f"port {port.port}", rule.source]
+    return _Match(service_type, rule, port, strength, tuple(evidence))
+
+
+def _fact(
+    facts: _Facts, label: str, wanted: tuple[str, ...], *, in_selector: bool
+) -> tuple[str, str, bool] | tuple[()] | None:
+    """Return the label that fits, with whether it fits exactly; () where none is wanted and none there; else None."""
+    if label in _SHORT:
+        found = facts.short(label)
+        absent = facts.is_anonymous() if label == "app" else not found
+    else:
+        places = (facts.pods,) if in_selector else (facts.own, facts.pods)
+        found = [(label, labels[label]) for labels in places if label in labels]
+        absent = not found
+    if absent and "" in wanted:
+        return ()
+    for exact in (True, False):
+        for key, value in found:
+            for pattern in wanted:
+                if (value == pattern) if exact else (pattern[:1] == "*" and value.endswith(pattern[1:])):
+                    return key, value, exact
+    return None
+
+
+def _other_part(facts: _Facts, service_type: ServiceType) -> _Miss | None:
+    parts = ", ".join(quoted(component)[1:-1] for _, component in facts.short("component"))
+    return (
+        _Miss(f"it has labels of {service_type.title}, but component {parts} is not its query API") if parts else None
+    )
+
+
+def _helper(facts: _Facts, rule: Rule) -> str | None:
+    """Return what shows that the Service belongs to a helper of the product; None if nothing does."""
+    if "component" not in rule.labels:
+        for _, component in facts.short("component"):
+            if not _HELPERS.isdisjoint(component.lower().replace("_", "-").split("-")):
+                return f"component {quoted(component)[1:-1]}"
+    name = facts.service.metadata.name
+    for suffix in ("-headless", "-service", "-svc", "-server"):
+        name = name.removesuffix(suffix)
+    word = name.rpartition("-")[2]
+    # A product's own name may end so too: victoria-metrics.
+    if "-" in name and word in _HELPERS and not any(value.endswith(f"-{word}") for _, value in facts.short("app")):
+        return f"a Service whose name ends with -{word}"
+    return None
+
+
+def _usual_port(service: Service, service_type: ServiceType) -> tuple[ServicePort | None, Scheme, str]:
+    """Return where a product listens when only its annotation says which it is.
+
+    A rule's port number tells how the product is deployed here (a cluster's query part has another base path), a name
+    such as ``http`` does not.
+    """
+    ports = web_ports(service)
+    port = matching_port(ports, service_type.ports)
+    if port is not None:
+        return port, service_type.scheme, service_type.path
+    for rule in service_type.detect:
+        numbered = [pattern for pattern in rule.ports if port_pattern(pattern)[1] is not None]
+        port = None if rule.reject else matching_port(ports, numbered)
+        if port is not None:
+            return port, rule.scheme or service_type.scheme, _first(rule.path, service_type.path)
+    return only_port(ports), service_type.scheme, service_type.path
+
+
+def _unreachable(service: Service) -> str | None:
+    if not policy.has_dns_name(service.metadata):
+        return "its name or namespace is not a DNS label, so it has no address"
+    if service.spec.type == "ExternalName":
+        return "it is of type ExternalName, which may lead anywhere: annotate the Service that it stands for"
+    return None
+
+
+def _ports_in_words(service: Service) -> str:
+    shown = []
+    for port in web_ports(service)[:8]:
+        target = target_number(port)
+        number = f"{port.port}" if not is_headless(service) or target is None else f"{target}"
+        shown.append(f"{number} ({quoted(port.name, 20)[1:-1]})" if port.name else number)
+    return ", ".join(shown) or "it has none that could speak HTTP"
+
+
+def _tail(value: str) -> str:
+    return "*" + value[value.rfind("-") + 1 :]
+
+
+def _first(value: str | None, otherwise: str) -> str:
+    return otherwise if value is None else value
+
+
+def _ignored(reason: str) -> Decision:
+    return Decision(Outcome.IGNORED, reason)
+
+
+def _rejected(reason: str) -> Decision:
+    return Decision(Outcome.REJECTED, reason)

@@ -1,0 +1,132 @@
+"""From a Service to a URL: which port, which scheme, which host. Pure."""
+
+import ipaddress
+from collections.abc import Iterable
+
+from dynamic_toolset.discovery.catalog import port_pattern
+from dynamic_toolset.discovery.policy import TLS_ANNOTATIONS
+from dynamic_toolset.kube.objects import Service, ServicePort
+from dynamic_toolset.model import Endpoint, Scheme
+from dynamic_toolset.settings import Settings
+
+# appProtocol: IANA service names, the kubernetes.io prefix (KEP-3726), and what operators write besides. A port whose
+# protocol is none of these is not spoken to by HTTP.
+_PROTOCOLS: dict[str, Scheme | None] = {
+    "http": "http",
+    "http2": "http",
+    "h2c": "http",
+    "kubernetes.io/h2c": "http",
+    "kubernetes.io/ws": "http",
+    "kgateway.dev/mcp": "http",
+    "https": "https",
+    "kubernetes.io/wss": "https",
+    "tls": "https",
+    "tcp": None,
+}
+_TLS_PORTS = frozenset({443, 8443, 15671})
+_API_NAMES = ("http", "web", "api", "http-web", "http-api", "https", "rest", "rest-api")
+
+
+def web_ports(service: Service) -> tuple[ServicePort, ...]:
+    """Return the ports that may speak HTTP: TCP, with a possible number, and no other protocol by appProtocol."""
+    return tuple(
+        port
+        for port in service.spec.ports or ()
+        if port.protocol in {None, "", "TCP"}
+        and 0 < port.port < 65536
+        and (not port.app_protocol or port.app_protocol.lower() in _PROTOCOLS)
+    )
+
+
+def matching_port(ports: tuple[ServicePort, ...], patterns: Iterable[int | str]) -> ServicePort | None:
+    """Return the first port that fits the earliest pattern: a number, a name, or both.
+
+    A target port counts like the port itself: it is the product's own, where the Service's may be anybody's (80).
+    """
+    for pattern in patterns:
+        name, number = port_pattern(pattern)
+        for port in ports:
+            if (name is None or name in (port.name, port.target_port)) and (
+                number is None or number in (port.port, target_number(port))
+            ):
+                return port
+    return None
+
+
+def only_port(ports: tuple[ServicePort, ...]) -> ServicePort | None:
+    """Return the port of an API that we know nothing about: the only one, or the one whose name says API."""
+    if len(ports) == 1:
+        return ports[0]
+    return next((port for name in _API_NAMES for port in ports if port.name == name), None)
+
+
+def named_port(service: Service, wanted: str) -> ServicePort | None:
+    """Return the port that a person means by number or name; a headless Service is reached at the target port too."""
+    for port in web_ports(service):
+        numbers = (port.port, target_number(port)) if is_headless(service) else (port.port,)
+        if wanted == port.name or (wanted.isdigit() and int(wanted) in numbers):
+            return port
+    return None
+
+
+def target_number(port: ServicePort) -> int | None:
+    """Return the number of the port on the Pods; None where only the Pods know it, by name."""
+    target = port.target_port
+    if isinstance(target, str):
+        target = int(target) if target.isascii() and target.isdigit() and len(target) <= 5 else None
+    if target is None:
+        return port.port if port.target_port in {None, ""} else None
+    return target if 0 < target < 65536 else None
+
+
+def is_headless(service: Service) -> bool:
+    return service.spec.cluster_ip == "None"
+
+
+def scheme_of(service: Service, port: ServicePort, default: Scheme) -> Scheme:
+    """Return the scheme of a port: appProtocol, then its name, its number, OpenShift's certificate, the default.
+
+    A name can only say https: charts that speak TLS on a port named ``http`` are common (Elasticsearch, OpenSearch).
+    """
+    if port.app_protocol:
+        scheme = _PROTOCOLS.get(port.app_protocol.lower())
+        if scheme:
+            return scheme
+    name = port.name or ""
+    if (
+        name in {"https", "tls", "oauth-proxy"}
+        or name.startswith(("https-", "tls-"))
+        or name.endswith(("-https", "-tls"))
+    ):
+        return "https"
+    if port.port in _TLS_PORTS or port.target_port in _TLS_PORTS:
+        return "https"
+    if any(key in TLS_ANNOTATIONS for key in service.metadata.annotations or ()):
+        # Istio wants ports to be named http-*, whatever they speak, so the certificate is for the only port even then.
+        plain = name == "http" or name.startswith("http-")
+        if not plain or len(web_ports(service)) == 1:
+            return "https"
+    return default
+
+
+def endpoint(service: Service, port: ServicePort, scheme: Scheme, path: str, settings: Settings) -> Endpoint:
+    """Return the URL of a port of a Service.
+
+    The DNS name of a headless Service leads to the Pods themselves, so the number of the target port counts there
+    (kubernetes.io/docs/concepts/services-networking/service/#headless-services); a named target port is taken to
+    have the Service's number.
+    """
+    number = (target_number(port) or port.port) if is_headless(service) else port.port
+    address = _address(service)
+    host = f"{service.metadata.name}.{service.metadata.namespace}.svc.{settings.cluster_domain}"
+    if settings.endpoint_host == "clusterIP" and address:
+        host = address
+    return Endpoint(scheme, host, number, path, address)
+
+
+def _address(service: Service) -> str | None:
+    address = service.spec.cluster_ip or ""
+    try:
+        return None if "%" in address else str(ipaddress.ip_address(address))
+    except ValueError:
+        return None

@@ -1,0 +1,197 @@
+"""Labelled Services of real installations. A group is one cluster.
+
+``corpus/services.yaml`` and ``corpus/more.yaml`` say what each Service is; the header of the first explains the fields.
+"""
+
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from dynamic_toolset.discovery.detector import Detector
+from dynamic_toolset.kube.objects import Service
+from dynamic_toolset.model import Outcome
+from dynamic_toolset.settings import Settings, YamlLoader
+
+from .building import PREFIX, catalog
+
+UNSUPPORTED = {"cortex", "kafka", "pyroscope", "victoriatraces", "zipkin"}
+
+# The same chart, labels and ports as an installation without a base path: only the application's configuration differs.
+INVISIBLE_PATH = {"otel-demo/jaeger": "/jaeger/ui", "otel-demo/grafana": "/grafana"}
+
+# What no rule finds, and why.
+MISSED = {
+    "graylog/opensearch-cluster-master": "an environment variable switches TLS off",
+    "graylog/opensearch-cluster-master-headless": "an environment variable switches TLS off",
+    "openshift-3/alertmanager": "the labels of its Pods say Prometheus, which is one container of several",
+    "death-star-hotel/jaeger-out": "a label that is used nowhere else (app-name)",
+    "death-star-social/jaeger-out": "a label that is used nowhere else (app-name)",
+}
+
+
+@cache
+def corpus():
+    groups = defaultdict(list)
+    for file in ("services.yaml", "more.yaml"):
+        for entry in yaml.load((Path(__file__).parent / "corpus" / file).read_bytes(), YamlLoader):
+            groups[entry["group"]].append((entry["id"], msgspec.convert(entry["service"], Service), entry["expect"]))
+    return dict(groups)
+
+
+@cache
+def detector():
+    return Detector(catalog(), Settings())
+
+
+def supported(name):
+    return "none" if name in UNSUPPORTED else name
+
+
+def complaint(identifier, decision, expect):
+    """Return what is wrong with a decision, or None."""
+    got, want = decision.type or "none", supported(expect["type"])
+    accepted = {want, *(supported(name) for name in expect.get("accept", ()))}
+    url = expect["url"]
+    if got not in accepted:
+        problem = "type"
+    elif got == "none":
+        return None
+    elif identifier not in INVISIBLE_PATH and got == want and decision.endpoint != url:
+        problem = "URL"
+    elif (decision.outcome is Outcome.DUPLICATE) != ("twin_of" in expect):
+        problem = "duplicate or not"
+    else:
+        return None
+    return (
+        f"{identifier}: {problem}\n  expected {want} {url} twin of {expect.get('twin_of')}"
+        f"\n  got      {got} {decision.endpoint} {decision.outcome}: {decision.reason}"
+    )
+
+
+@pytest.mark.parametrize("group", corpus())
+def test_every_service_of_an_installation_is_what_it_is(group):
+    entries = corpus()[group]
+    decisions = detector().discover(service for _, service, _ in entries)
+    found = (complaint(identifier, decisions[one.metadata.key], expect) for identifier, one, expect in entries)
+    problems = [problem for problem in found if problem]
+    unexpected = [problem for problem in problems if problem.partition(":")[0] not in MISSED]
+    assert not unexpected, "\n" + "\n".join(unexpected)
+    assert len(problems) == sum(identifier in MISSED for identifier, _, _ in entries), "found what is listed as missed"
+
+
+def test_precision_and_recall():
+    found = right = wanted = 0
+    for entries in corpus().values():
+        decisions = detector().discover(service for _, service, _ in entries)
+        for _, one, expect in entries:
+            decision = decisions[one.metadata.key]
+            accepted = {supported(name) for name in (expect["type"], *expect.get("accept", ()))}
+            wanted += "none" not in accepted
+            found += decision.type is not None
+            right += decision.type in accepted
+    print(f"{wanted} backends are there; {found} Services were found, {right} rightly")
+    assert right == found
+    assert right >= wanted >= 80
+
+
+@pytest.mark.parametrize("identifier", INVISIBLE_PATH)
+def test_a_path_that_no_service_shows_can_be_annotated(identifier):
+    ((one, expect),) = [
+        (one, expect) for entries in corpus().values() for name, one, expect in entries if name == identifier
+    ]
+    annotated = replaced(one, annotations={f"{PREFIX}-path": INVISIBLE_PATH[identifier]})
+    assert detector().detect(annotated).endpoint == expect["url"]
+
+
+# --- The rules do not hang on the names that somebody chose ---------------------------------------------------------
+
+
+def replaced(one, spec=None, **metadata):
+    return Service(msgspec.structs.replace(one.metadata, **metadata), msgspec.structs.replace(one.spec, **(spec or {})))
+
+
+def decided(services):
+    """Return outcome, type and URL by position, the names in the URL blanked out."""
+    services = list(services)
+    decisions = detector().discover(services)
+    assert len(decisions) == len(services)
+    shown = []
+    for one in services:
+        decision = decisions[one.metadata.key]
+        host = f"{one.metadata.name}.{one.metadata.namespace}.svc"
+        shown.append((decision.outcome, decision.type, (decision.endpoint or "").replace(host, "*")))
+    return shown
+
+
+def release_of(one):
+    for labels in (one.metadata.labels or {}, one.spec.selector or {}):
+        for label in ("app.kubernetes.io/instance", "release"):
+            if label in labels:
+                return labels[label]
+    return None
+
+
+CHOSEN_BY_THE_CHART = {"app.kubernetes.io/name", "app.kubernetes.io/component", "app", "component", "k8s-app", "chart"}
+
+
+def renamed(one):
+    """Install the same chart as another release, in another namespace."""
+    release = release_of(one)
+    namespace = f"team-a-{one.metadata.namespace}"
+    if release is None:
+        return replaced(one, namespace=namespace)
+
+    def under_new_name(labels):
+        return labels and {
+            label: f"blue-{value}"
+            if label not in CHOSEN_BY_THE_CHART and (value == release or value.startswith(f"{release}-"))
+            else value
+            for label, value in labels.items()
+        }
+
+    return replaced(
+        one,
+        name=f"blue-{one.metadata.name}",
+        namespace=namespace,
+        labels=under_new_name(one.metadata.labels),
+        spec={"selector": under_new_name(one.spec.selector)},
+    )
+
+
+def with_ports_reversed(one):
+    return replaced(one, spec={"ports": (one.spec.ports or ())[::-1]})
+
+
+def without_version(one):
+    gone = {"helm.sh/chart", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "heritage"}
+    labels = {label: value for label, value in (one.metadata.labels or {}).items() if label not in gone}
+    return replaced(one, labels=labels)
+
+
+@pytest.mark.parametrize("change", [renamed, with_ports_reversed, without_version])
+@pytest.mark.parametrize("group", corpus())
+def test_names_order_and_versions_change_nothing(group, change):
+    services = [one for _, one, _ in corpus()[group]]
+    assert decided(change(one) for one in services) == decided(services)
+
+
+@pytest.mark.parametrize("group", corpus())
+def test_the_labels_of_the_pods_are_enough(group):
+    """A Service without labels of its own is known by its selector, unless its own labels were all there was."""
+    services = [one for _, one, _ in corpus()[group] if one.spec.selector]
+    bare = [replaced(one, labels=None) for one in services]
+    for before, after in zip(decided(services), decided(bare), strict=True):
+        assert after[1] in {before[1], None}
+
+
+def test_installations_do_not_disturb_each_other():
+    together, apart = [], []
+    for number, entries in enumerate(corpus().values()):
+        moved = [replaced(one, namespace=f"{one.metadata.namespace}-{number}") for _, one, _ in entries]
+        apart += decided(moved)
+        together += moved
+    assert decided(together) == apart

@@ -1,0 +1,95 @@
+"""Several Services of one workload are listed once."""
+
+import pytest
+
+from dynamic_toolset.model import Outcome
+
+from .building import discover, headless, service
+
+POD = ".name=loki .instance=one"
+
+
+def outcomes(*services):
+    return {key.name: decision.outcome.value for key, decision in discover(*services).items()}
+
+
+def loki(name, pods=POD, own=POD, **spec):
+    return service(name, own, "http-metrics:3100", pods, **spec)
+
+
+def headless_loki(name, pods=POD, own=POD, **spec):
+    return headless(name, own, "http-metrics:3100", pods, **spec)
+
+
+def test_a_headless_twin_names_the_service_that_is_listed():
+    decisions = list(discover(headless_loki("a"), loki("z-is-longer")).values())
+    assert [decision.outcome for decision in decisions] == [Outcome.DUPLICATE, Outcome.CANDIDATE]
+    assert decisions[0].reason == "it leads to the same workload as Service z-is-longer, which is listed in its place"
+    assert decisions[0].type == "loki"
+    assert decisions[0].endpoint == "http://a.shop.svc.cluster.local:3100"
+
+
+def test_a_headless_service_that_is_the_only_one_is_listed():
+    assert outcomes(headless_loki("loki-headless")) == {"loki-headless": "candidate"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (loki("loki"), headless_loki("other-name")),
+        (loki("loki", pods=f"{POD} .component=single-binary"), headless_loki("other-name")),
+        (loki("loki"), headless_loki("other-name", pods=f"{POD} statefulset=loki")),
+        (loki("loki"), loki("loki-second")),
+        (loki("loki", annotations={"": "true"}), loki("lok")),
+        (loki("loki"), loki("lok", type="NodePort")),
+        (loki("loki"), loki("lok", type="LoadBalancer")),
+        (loki("loki", pods=""), headless_loki("other-name", pods="")),
+        (loki("loki", pods=""), headless_loki("loki-headless", pods="", own=".name=loki app=x")),
+        (headless_loki("lok"), headless_loki("lok-hl")),
+    ],
+)
+def test_the_better_way_to_a_workload_is_kept(one, other):
+    wanted = {one.metadata.name: "candidate", other.metadata.name: "duplicate"}
+    assert outcomes(one, other) == wanted
+    assert outcomes(other, one) == wanted
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (loki("loki"), headless_loki("loki-headless", pods=".name=loki .instance=two")),
+        (loki("loki"), headless_loki("loki-headless", namespace="other")),
+        (loki("loki"), loki("loki-read", pods=f"{POD} .component=read")),
+        (loki("loki", pods="", own=".name=loki app=a"), loki("lok", pods="", own=".name=loki app=b")),
+        (loki("loki"), service("loki-http", POD, "metrics:3100 grpc:9095", POD)),
+        (loki("loki"), service("g", "", "3000", POD, annotations={"-type": "grafana"})),
+    ],
+)
+def test_different_workloads_are_all_listed(one, other):
+    assert set(outcomes(one, other).values()) == {"candidate"}
+
+
+def test_two_apis_of_one_workload_that_its_owner_asked_for_are_both_listed():
+    orders = service("orders", "", "8080", "app=shop", annotations={"-type": "custom"})
+    stock = service("stock", "", "8081", "app=shop", annotations={"-type": "custom"})
+    again = service("orders-again", "", "8080", "app=shop", annotations={"-type": "custom"})
+    under_path = service("orders-v2", "", "8080", "app=shop", annotations={"-type": "custom", "-path": "/v2"})
+    assert outcomes(orders, stock, again, under_path) == {
+        "orders": "candidate",
+        "stock": "candidate",
+        "orders-again": "duplicate",
+        "orders-v2": "candidate",
+    }
+
+
+def test_node_groups_of_one_elasticsearch_answer_for_the_whole_cluster():
+    def group(name, role, make=headless, instance="es"):
+        labels = f".name=elasticsearch .instance={instance} .component={role}"
+        return make(name, labels, "tcp-rest-api:9200 tcp-transport:9300", labels)
+
+    assert outcomes(
+        group("es-master-hl", "master"),
+        group("es-data-hl", "data"),
+        group("es", "coordinating-only", service),
+        group("two-data-hl", "data", instance="two"),
+    ) == {"es-master-hl": "duplicate", "es-data-hl": "duplicate", "es": "candidate", "two-data-hl": "candidate"}
