@@ -1,0 +1,707 @@
+"""One check of one endpoint, against real servers on the loopback."""
+
+import asyncio
+import gzip
+import json
+import socket
+import ssl
+import time
+import tracemalloc
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamic_toolset.health.guard import Guard
+from dynamic_toolset.health.probe import Probe
+from dynamic_toolset.model import Candidate, Health, HealthCheck, Identity, Verdict
+from dynamic_toolset.settings import HealthCheckSettings, SettingsError
+from tests.unit.health.backends import Certificate, Handler, saying, serving, talking, text
+from tests.unit.health.candidates import PROMETHEUS, candidate
+
+LOOPBACK = Guard(["127.0.0.0/8"])
+BUILD = {"status": "success", "data": {"version": "3.1.0", "revision": "abc"}}
+ONLY_STATUS = HealthCheck(path="/-/healthy")
+SAME_ANSWER = HealthCheck(path="/", identity=(Identity(body="I am Prometheus"),))
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+async def prometheus(request: web.Request) -> web.StreamResponse:
+    if request.path == "/-/healthy":
+        return web.Response(text="Prometheus Server is Healthy.")
+    if request.path == "/api/v1/status/buildinfo":
+        return web.json_response(BUILD)
+    return web.Response(status=404)
+
+
+def at(port: int, check: HealthCheck = PROMETHEUS, address: str | None = "127.0.0.1", **rest: Any) -> Candidate:
+    return candidate(check=check, port=port, address=address, **rest)
+
+
+@pytest.fixture
+async def probe() -> AsyncIterator[Probe]:
+    async with Probe(HealthCheckSettings(timeout="1s"), LOOPBACK) as probe:
+        yield probe
+
+
+async def health_of(handler: Handler, check: HealthCheck = PROMETHEUS, **rest: Any) -> Health:
+    async with serving(handler) as port, Probe(HealthCheckSettings(timeout="1s"), LOOPBACK) as probe:
+        return await probe(at(port, check, **rest))
+
+
+async def health_when_said(
+    *parts: bytes, check: HealthCheck = PROMETHEUS, pause: float = 0, stay: bool = False
+) -> Health:
+    async with (
+        talking(saying(*parts, pause=pause, stay=stay)) as port,
+        Probe(HealthCheckSettings(timeout="500ms"), LOOPBACK) as probe,
+    ):
+        return await probe(at(port, check))
+
+
+# --- Those that answer ----------------------------------------------------------------------------------------------
+
+
+async def test_a_prometheus_that_answers_as_one_is_healthy() -> None:
+    health = await health_of(prometheus)
+    assert (health.verdict, health.reason) == (Verdict.HEALTHY, "answers as Prometheus")
+    assert 0 < health.seconds < 1
+
+
+@pytest.mark.parametrize("status", [200, 204])
+async def test_without_an_identity_the_status_suffices(status: int) -> None:
+    health = await health_of(text(status=status), ONLY_STATUS)
+    assert (health.verdict, health.reason) == (Verdict.HEALTHY, f"answers (HTTP {status})")
+
+
+@pytest.mark.parametrize("status", [201, 206, 400, 404, 429, 500, 503])
+async def test_any_other_status_is_unhealthy(status: int) -> None:
+    health = await health_of(text("I am Prometheus", status), SAME_ANSWER)
+    assert (health.verdict, health.reason, health.needs_credentials) == (Verdict.UNHEALTHY, f"HTTP {status}", False)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_one_that_wants_credentials_says_so_and_is_asked_no_further(status: int) -> None:
+    asked: list[str] = []
+
+    async def locked(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(status=status)
+
+    health = await health_of(locked)
+    assert (health.verdict, health.needs_credentials) == (Verdict.UNHEALTHY, True)
+    assert health.reason == f"needs credentials (HTTP {status})"
+    assert asked == ["/-/healthy"]
+
+
+async def test_one_whose_api_wants_credentials_though_its_health_does_not() -> None:
+    async def behind_a_proxy(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=200 if request.path == "/-/healthy" else 401)
+
+    health = await health_of(behind_a_proxy)
+    assert (health.verdict, health.needs_credentials) == (Verdict.UNHEALTHY, True)
+    assert health.reason == "needs credentials (HTTP 401)"
+
+
+async def test_a_page_that_answers_200_to_everything_is_no_prometheus() -> None:
+    health = await health_of(text("<h1>Welcome to nginx!</h1>"))
+    assert health.verdict is Verdict.UNHEALTHY
+    assert health.reason == "answers, but not as Prometheus: /api/v1/status/buildinfo: not JSON"
+
+
+async def test_one_identity_of_several_is_enough_and_the_first_is_what_is_missed() -> None:
+    check = HealthCheck(
+        identity=(Identity(path="/one"), Identity(path="/two", json={"/a": "1"}), Identity(path="/two"))
+    )
+    asked: list[str] = []
+
+    def only(path: str) -> Handler:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            asked.append(request.path)
+            return web.json_response({"a": 2}, status=200 if request.path in ("/", path) else 404)
+
+        return handler
+
+    assert (await health_of(only("/two"), check)).verdict is Verdict.HEALTHY
+    assert asked == ["/", "/one", "/two"], "the same path is asked once"
+    missed = await health_of(only("/"), check)
+    assert missed.reason == "answers, but not as Prometheus: /one: HTTP 404"
+
+
+async def test_an_identity_without_a_path_judges_the_health_answer() -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(text="I am Prometheus")
+
+    assert (await health_of(handler, SAME_ANSWER)).verdict is Verdict.HEALTHY
+    assert asked == ["/"]
+
+
+async def test_no_path_at_all_is_the_root_of_the_host() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=200 if request.path == "/" else 404)
+
+    assert (await health_of(handler, HealthCheck(path="", identity=(Identity(path=""),)))).verdict is Verdict.HEALTHY
+
+
+async def test_what_is_asked_and_how() -> None:
+    check = HealthCheck(
+        path="/ready?verbose=1&name=%2F",
+        method="POST",
+        headers={"X-Scope-OrgID": "anonymous", "Content-Type": "application/json", "Host": "evil"},
+        body='{"ping": 1}',
+        identity=(Identity(path="/id"), Identity(path="/top", root=True)),
+    )
+    seen: list[tuple[str, str, str, str]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append((request.method, request.raw_path, request.headers["Host"], await request.text()))
+        assert request.headers["Accept-Encoding"] == "identity"
+        assert request.headers["User-Agent"].startswith("dynamic-toolset/")
+        assert request.headers["X-Scope-OrgID"] == "anonymous"
+        assert "Cookie" not in request.headers
+        response = web.Response(status=200 if request.path in ("/base/ready", "/top") else 404)
+        response.set_cookie("session", "1")
+        return response
+
+    async with serving(handler) as port, Probe(HealthCheckSettings(timeout="1s"), LOOPBACK) as probe:
+        for _ in range(2):
+            assert (await probe(at(port, check, path="/base"))).verdict is Verdict.HEALTHY
+    host = f"prometheus.monitoring.svc.cluster.local:{port}"
+    assert seen[:3] == [
+        ("POST", "/base/ready?verbose=1&name=%2F", host, '{"ping": 1}'),
+        ("GET", "/base/id", host, ""),
+        ("GET", "/top", host, ""),
+    ]
+
+
+async def test_one_connection_serves_an_attempt_and_the_next_attempt_has_its_own(probe: Probe) -> None:
+    connections: list[object] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        connections.append(request.transport)
+        return await prometheus(request)
+
+    async with serving(handler) as port:
+        await probe(at(port))
+        await asyncio.sleep(0.6)
+        await probe(at(port))
+    assert connections[0] is connections[1]
+    assert connections[2] is connections[3]
+    assert connections[0] is not connections[2]
+
+
+async def test_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert (await health_of(prometheus)).verdict is Verdict.HEALTHY
+
+
+# --- Redirects ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        ("http://login.example.com/sso?token=secret", "login.example.com"),
+        ("http://169.254.169.254/latest/meta-data/", "169.254.169.254"),
+        ("/graph", "another path"),
+        ("", "another path"),
+        ("http://{{ env.SECRET }}/", "elsewhere"),
+        ("http://[::1/", "elsewhere"),
+    ],
+)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_and_only_its_host_is_shown(status: int, location: str, where: str) -> None:
+    health = await health_of(text("I am Prometheus", status, Location=location), SAME_ANSWER)
+    assert health.verdict is Verdict.UNHEALTHY
+    assert health.reason == f"redirects to {where} (redirects are not followed)"
+
+
+async def test_a_redirect_to_ourselves_is_not_followed_either() -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        raise web.HTTPFound("/again")
+
+    assert (await health_of(handler)).verdict is Verdict.UNHEALTHY
+    assert asked == ["/-/healthy"]
+
+
+# --- Backends from hell ---------------------------------------------------------------------------------------------
+
+
+async def test_nothing_listens(probe: Probe) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        health = await probe(at(held.getsockname()[1]))
+    assert (health.verdict, health.reason) == (Verdict.UNHEALTHY, "connection refused")
+
+
+async def test_connected_and_silent() -> None:
+    started = time.monotonic()
+    health = await health_when_said(stay=True)
+    assert (health.verdict, health.reason) == (Verdict.UNHEALTHY, "no answer within 0.5 s")
+    assert time.monotonic() - started < 2
+    assert health.seconds == pytest.approx(0.5, abs=0.3)
+
+
+async def test_one_that_never_accepts_the_connection() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        address = deaf.getsockname()
+        filling = [socket.socket() for _ in range(4)]
+        try:
+            for one in filling:
+                one.setblocking(False)
+                one.connect_ex(address)
+            async with Probe(HealthCheckSettings(timeout="300ms"), LOOPBACK) as probe:
+                health = await probe(at(address[1]))
+        finally:
+            for one in filling:
+                one.close()
+    assert health.reason == "no answer within 0.3 s"
+
+
+async def test_an_identity_that_never_comes() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path != "/-/healthy":
+            await asyncio.sleep(30)
+        return web.Response()
+
+    assert (await health_of(handler)).reason == "no answer within 1 s"
+
+
+async def test_one_byte_at_a_time() -> None:
+    drops = [bytes([byte]) for byte in OK + b"Content-Length: 1000\r\n\r\n" + b"I am Prometheus" * 60]
+    health = await health_when_said(*drops, pause=0.1, check=SAME_ANSWER)
+    assert health.reason == "no answer within 0.5 s"
+    health = await health_when_said(OK + b"Content-Length: 1000\r\n\r\n", *drops, pause=0.1, check=SAME_ANSWER)
+    assert health.reason == "no complete answer within 0.5 s"
+
+
+async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(OK + b"\r\n")
+    while True:
+        writer.write(b"A" * 65536)
+        await writer.drain()
+
+
+@pytest.mark.parametrize("check", [SAME_ANSWER, ONLY_STATUS])
+async def test_an_endless_body_is_read_to_the_bound_only(check: HealthCheck, probe: Probe) -> None:
+    async with talking(endless) as port:
+        tracemalloc.start()
+        health = await probe(at(port, check))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert health.verdict is (Verdict.HEALTHY if check is ONLY_STATUS else Verdict.UNHEALTHY)
+    assert health.seconds < 1
+    assert peak < 4 * 1024 * 1024
+
+
+async def test_100_megabytes_whose_beginning_proves_it(probe: Probe) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(100 * 1024 * 1024)})
+        await response.prepare(request)
+        await response.write(b"I am Prometheus")
+        for _ in range(1600):
+            await response.write(b"x" * 65536)
+        return response
+
+    async with serving(handler) as port:
+        health = await probe(at(port, SAME_ANSWER))
+    assert health.verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize(("kibibytes", "verdict"), [(200, Verdict.HEALTHY), (300, Verdict.UNHEALTHY)])
+async def test_a_long_document_is_read_as_long_as_it_is_not_endless(kibibytes: int, verdict: Verdict) -> None:
+    async def alertmanager(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"config": "x" * kibibytes * 1024, "versionInfo": {"version": "0.28"}})
+
+    check = HealthCheck(identity=(Identity(path="/api/v2/status", json={"/versionInfo/version": ".*"}),))
+    assert (await health_of(alertmanager, check)).verdict is verdict
+
+
+async def test_a_compressed_bomb_is_left_as_it_is(probe: Probe) -> None:
+    bomb = gzip.compress(b'{"status": "success", "data": {"revision": "' + b"a" * 50_000_000 + b'"}}')
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=bomb, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
+
+    async with serving(handler) as port:
+        tracemalloc.start()
+        health = await probe(at(port))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert health.reason == "answers, but not as Prometheus: /api/v1/status/buildinfo: not JSON"
+    assert peak < 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "the answer is not HTTP"),
+        (b"\x00\x01\x02\x03" * 100, "the answer is not HTTP"),
+        (b"", "connection closed without an answer"),
+        (OK + b"Content-Length: -1\r\n\r\n", "the answer is not HTTP"),
+        (OK + b"Content-Length: x\r\n\r\n", "the answer is not HTTP"),
+        (OK + b"Bad Header: x\r\n\r\n", "the answer is not HTTP"),
+        (OK + b"X: " + b"x" * 100_000 + b"\r\n\r\n", "the answer is not HTTP"),
+        (OK + b"".join(b"X-%d: x\r\n" % number for number in range(1000)) + b"\r\n", "the answer is not HTTP"),
+        (OK + b"Content-Length: 100\r\n\r\nI am", "the answer breaks off"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "HTTP 101"),
+        (b"HTTP/1.1 999 \r\nContent-Length: 0\r\n\r\n", "HTTP 999"),
+    ],
+    ids=lambda value: str(value[:24]),
+)
+async def test_what_is_not_http_is_named_as_such(said: bytes, reason: str) -> None:
+    health = await health_when_said(said, check=SAME_ANSWER)
+    assert (health.verdict, health.reason) == (Verdict.UNHEALTHY, reason)
+
+
+async def test_endless_interim_answers_end_with_the_attempt() -> None:
+    health = await health_when_said(*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 100, pause=0.05)
+    assert health.reason == "no answer within 0.5 s"
+
+
+LINE = st.sampled_from(
+    [b"HTTP/1.1 200 OK", b"Content-Type: text/event-stream", b"Content-Encoding: gzip", b"Mcp-Session-Id: \xff"]
+)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.one_of(LINE, st.binary(max_size=40)), max_size=6).map(b"\r\n".join),
+    st.sampled_from([b"", b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"]),
+    st.binary(max_size=40),
+)
+def test_whatever_it_says_there_is_a_verdict_and_a_line(head: bytes, middle: bytes, body: bytes) -> None:
+    check = msgspec.structs.replace(SAME_ANSWER, session_header="Mcp-Session-Id")
+    health = asyncio.run(health_when_said(head + middle + body, check=check))
+    assert health.verdict in (Verdict.HEALTHY, Verdict.UNHEALTHY)
+    assert health.reason.isprintable()
+    assert 0 < len(health.reason) <= 200
+
+
+async def test_nothing_that_a_backend_wrote_is_in_the_reason() -> None:
+    poison = "{{ env.SECRET }}\u202e<script>"
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        headers = {"Server": poison.encode("ascii", "ignore").decode(), "Location": "http://{{x}}/"}
+        return web.Response(text=json.dumps({"status": poison}), headers=headers, reason="{{ reason }}")
+
+    health = await health_of(handler)
+    assert "{" not in health.reason
+    assert health.reason == "answers, but not as Prometheus: /api/v1/status/buildinfo: /status is not as expected"
+
+
+async def test_the_reason_is_one_line_whatever_the_path() -> None:
+    health = await health_of(prometheus, HealthCheck(path="/x\r\nHost: evil\x00" + "y" * 500))
+    assert health.verdict is Verdict.UNHEALTHY
+    assert health.reason.startswith("not the path of a URL: /x??Host: evil?yyy")
+    assert len(health.reason) == 200
+    assert health.reason.isprintable()
+
+
+@pytest.mark.parametrize("path", ["@evil.example/", "/a b", "/a#b", "/\u00e4"])
+async def test_a_path_that_would_leave_the_endpoint_is_not_asked(path: str) -> None:
+    assert (await health_of(prometheus, HealthCheck(path=path))).reason.startswith("not the path of a URL: ")
+
+
+async def test_a_host_that_is_none_is_not_asked() -> None:
+    health = await health_of(prometheus, host="x\r\nX-Evil: 1")
+    assert health.reason == "the host of the endpoint is not a host name"
+
+
+async def test_a_header_that_cannot_be_sent_is_no_crash() -> None:
+    health = await health_of(prometheus, HealthCheck(headers={"X": "a\r\nb"}))
+    assert health.reason == "the check cannot be sent: its URL or one of its headers is malformed"
+
+
+async def test_cancelling_is_passed_on(probe: Probe) -> None:
+    async with talking(saying(stay=True)) as port:
+        task = asyncio.create_task(probe(at(port)))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+# --- Addresses ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_services_own_address_is_dialled_and_no_name_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_dns(*_: object, **__: object) -> None:
+        raise AssertionError("the name was asked for")
+
+    async with serving(prometheus, host="127.96.3.4") as port, Probe(HealthCheckSettings(), LOOPBACK) as probe:
+        monkeypatch.setattr(socket, "getaddrinfo", no_dns)
+        assert (await probe(at(port, address="127.96.3.4"))).verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "fd00:ec2::254", "::ffff:127.0.0.1"])
+async def test_an_address_that_the_guard_refuses_is_not_dialled(address: str) -> None:
+    asked = False
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked = True
+        return web.Response()
+
+    async with serving(handler) as port, Probe(HealthCheckSettings(timeout="1s"), Guard()) as probe:
+        by_address = await probe(at(port, address=address))
+        by_host = await probe(at(port, address=None, host=address))
+    assert by_address.verdict is Verdict.UNHEALTHY
+    assert "which is not dialled" in by_address.reason
+    assert by_address.reason == by_host.reason
+    assert not asked
+
+
+def names(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
+    """Play the DNS: each lookup gets the next of ``answers``. Returns the names that were asked for."""
+    asked: list[str] = []
+    left = list(answers)
+
+    def getaddrinfo(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        addresses = left.pop(0)
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+async def test_a_name_is_resolved_once_and_what_was_judged_is_dialled(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers["Host"])
+        return await prometheus(request)
+
+    async with serving(handler, host="127.96.3.4") as port:
+        # A second answer, as an attacker's DNS would give, is never asked for.
+        asked = names(monkeypatch, ["127.96.3.4"], ["169.254.169.254"])
+        health = await probe(at(port, address=None))
+    assert health.verdict is Verdict.HEALTHY
+    assert asked == ["prometheus.monitoring.svc.cluster.local"]
+    assert seen == [f"prometheus.monitoring.svc.cluster.local:{port}"] * 2
+
+
+async def test_a_name_with_any_refused_address_is_not_dialled(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = False
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked = True
+        return web.Response()
+
+    async with serving(handler) as port:
+        names(monkeypatch, ["127.0.0.1", "169.254.169.254"])
+        health = await probe(at(port, address=None, host="rebind.example"))
+    assert health.reason.startswith(
+        "rebind.example resolves to 169.254.169.254: 169.254.169.254 is a link-local address"
+    )
+    assert not asked
+
+
+async def test_the_next_address_is_tried_where_nothing_listens(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(prometheus, host="127.96.3.4") as port:
+        names(monkeypatch, ["127.96.3.5", "127.96.3.4"])
+        assert (await probe(at(port, address=None))).verdict is Verdict.HEALTHY
+        names(monkeypatch, ["127.96.3.5", "127.96.3.6"])
+        assert (await probe(at(port, address=None))).reason == "connection refused"
+
+
+async def test_a_name_that_does_not_resolve(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    names(monkeypatch, [])
+    assert (await probe(at(1, address=None, host="nowhere.example"))).reason == "name does not resolve: nowhere.example"
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b"])
+async def test_a_name_that_cannot_be_one(probe: Probe, host: str) -> None:
+    assert (await probe(at(1, address=None, host=host))).reason == f"name does not resolve: {host}"
+
+
+async def test_slow_names_hold_up_nobody_and_end_with_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: object, **__: object) -> None:
+        time.sleep(1)
+
+    async with serving(prometheus) as port, Probe(HealthCheckSettings(timeout="300ms"), LOOPBACK) as probe:
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        slow_ones = [asyncio.create_task(probe(at(port, address=None, host=f"slow-{n}.example"))) for n in range(40)]
+        await asyncio.sleep(0)
+        assert (await probe(at(port))).verdict is Verdict.HEALTHY
+        assert await asyncio.to_thread(lambda: True)
+        reasons = [(await one).reason for one in slow_ones]
+    assert reasons == [f"name does not resolve: slow-{n}.example, no answer within 0.3 s" for n in range(40)]
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("tls"))
+
+
+async def health_over_tls(certificate: Certificate, how: HealthCheckSettings, **rest: Any) -> Health:
+    async with serving(prometheus, tls=certificate.server) as port, Probe(how, LOOPBACK) as probe:
+        return await probe(at(port, scheme="https", **rest))
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(certificate: Certificate) -> None:
+    health = await health_over_tls(certificate, HealthCheckSettings())
+    assert health.verdict is Verdict.UNHEALTHY
+    assert health.reason.startswith("certificate not trusted: self-signed certificate (set healthCheck.caFile")
+
+
+async def test_with_its_ca_it_is_trusted_under_the_name_of_the_endpoint(certificate: Certificate) -> None:
+    how = HealthCheckSettings(ca_file=str(certificate.file))
+    assert (await health_over_tls(certificate, how)).verdict is Verdict.HEALTHY
+    other = await health_over_tls(certificate, how, host="grafana.monitoring.svc.cluster.local")
+    assert other.reason.startswith("certificate not valid: Hostname mismatch")
+
+
+async def test_an_address_as_host_is_verified_as_an_address(tmp_path: Path) -> None:
+    certificate = Certificate(tmp_path, "IP:127.0.0.1")
+    how = HealthCheckSettings(ca_file=str(certificate.file))
+    assert (await health_over_tls(certificate, how, host="127.0.0.1")).verdict is Verdict.HEALTHY
+
+
+async def test_without_verification_any_certificate_will_do(certificate: Certificate) -> None:
+    how = HealthCheckSettings(verify_tls=False)
+    assert (await health_over_tls(certificate, how, host="whatever.example")).verdict is Verdict.HEALTHY
+
+
+async def test_the_server_is_told_which_name_is_meant(certificate: Certificate) -> None:
+    told: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.file, certificate.file.with_name("key.pem"))
+    context.sni_callback = lambda _socket, name, _context: told.append(name)
+    async with (
+        serving(prometheus, tls=context) as port,
+        Probe(HealthCheckSettings(verify_tls=False), LOOPBACK) as probe,
+    ):
+        await probe(at(port, scheme="https"))
+    assert told == ["prometheus.monitoring.svc.cluster.local"]
+
+
+async def test_https_asked_of_plain_http_and_the_other_way_round(certificate: Certificate, probe: Probe) -> None:
+    async with serving(prometheus) as port:
+        health = await probe(at(port, scheme="https"))
+    assert health.reason.startswith("TLS handshake failed: ")
+    assert health.reason.endswith("does it speak https here?")
+    async with serving(prometheus, tls=certificate.server) as port:
+        health = await probe(at(port))
+    assert health.verdict is Verdict.UNHEALTHY
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_ca_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SettingsError, match=r"healthCheck\.caFile .*ca\.pem"):
+        Probe(HealthCheckSettings(ca_file=str(file)), LOOPBACK)
+
+
+# --- Streams and sessions -------------------------------------------------------------------------------------------
+
+MCP = HealthCheck(
+    path="/mcp",
+    method="POST",
+    headers={"Accept": "application/json, text/event-stream", "Content-Type": "application/json"},
+    body='{"jsonrpc": "2.0", "id": 1, "method": "initialize"}',
+    session_header="Mcp-Session-Id",
+    identity=(Identity(body=r'"protocolVersion"'),),
+)
+INITIALIZED = b'event: message\ndata: {"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18"}}\n\n'
+
+
+class McpServer:
+    """Answers ``initialize`` with a stream that stays open, and remembers the sessions that were given back."""
+
+    def __init__(self, *events: bytes, session: str = "s-1") -> None:
+        self.events = events
+        self.session = session
+        self.ended: list[str | None] = []
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "DELETE":
+            self.ended.append(request.headers.get("Mcp-Session-Id"))
+            return web.Response(status=405)
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream; charset=utf-8", "Mcp-Session-Id": self.session}
+        )
+        await response.prepare(request)
+        for event in self.events:
+            await response.write(event)
+        await asyncio.sleep(30)
+        return response
+
+
+async def test_a_stream_that_stays_open_is_judged_as_soon_as_the_identity_holds() -> None:
+    server = McpServer(b": ping\n\n", INITIALIZED[:40], INITIALIZED[40:])
+    health = await health_of(server, MCP, title="MCP server")
+    assert (health.verdict, health.reason) == (Verdict.HEALTHY, "answers as MCP server")
+    assert health.seconds < 0.9
+    assert server.ended == ["s-1"]
+
+
+async def test_a_session_is_given_back_even_when_the_time_ran_out() -> None:
+    server = McpServer(b": ping\n\n")
+    health = await health_of(server, MCP, title="MCP server")
+    assert health.reason == "nothing that shows it to be MCP server within 1 s"
+    assert server.ended == ["s-1"]
+
+
+async def test_a_stream_of_other_events_is_given_up_before_it_costs_much() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        while True:
+            await response.write(b"data: {}\n\n")
+            await asyncio.sleep(0.001)
+
+    health = await health_of(handler, MCP, title="MCP server")
+    assert health.reason == "answers, but not as MCP server: /mcp: the text is not as expected"
+    assert health.seconds < 0.9
+
+
+async def test_an_answer_that_is_no_stream_will_do() -> None:
+    health = await health_of(text('{"result": {"protocolVersion": "2025-06-18"}}'), MCP, title="MCP server")
+    assert health.verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize("session", ["with space", "\u00e4", "x" * 2000])
+async def test_a_session_that_is_none_is_not_sent_back(session: str) -> None:
+    server = McpServer(INITIALIZED, session=session)
+    assert (await health_of(server, MCP)).verdict is Verdict.HEALTHY
+    assert server.ended == []
+
+
+async def test_one_that_never_answers_the_end_of_its_session_costs_a_second_at_most() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.method == "DELETE":
+            await asyncio.sleep(30)
+        return web.Response(text='"protocolVersion"', headers={"Mcp-Session-Id": "1"})
+
+    started = time.monotonic()
+    health = await health_of(handler, MCP)
+    assert health.verdict is Verdict.HEALTHY
+    assert health.seconds < 0.5
+    assert time.monotonic() - started < 2.5
