@@ -1,0 +1,61 @@
+"""``toolset.json``: what was found, for any agent or script, without HolmesGPT's vocabulary.
+
+It is also our own memory: after a restart it says what was published before.
+"""
+
+import json
+from collections.abc import Sequence
+
+from dynamic_toolset.model import Candidate, DiscoveredService, InstancesBinding, ServiceKey
+from dynamic_toolset.settings import ToolsetSettings
+from dynamic_toolset.toolset.names import instance_names, toolset_names
+from dynamic_toolset.toolset.safety import listed
+
+KEY = "toolset.json"
+
+_NO_SETTINGS = ToolsetSettings(base={})
+
+
+def render(services: Sequence[DiscoveredService], settings: ToolsetSettings = _NO_SETTINGS) -> str:
+    """Return ``{"tools": [...]}`` for the services that are listed, sorted by namespace and Service.
+
+    ``name`` is unique within its namespace. ``metadata`` holds texts only: the product's ``title``, the ``service``,
+    and the ``toolsets`` (names, separated by commas) through which HolmesGPT uses it. Nothing in it changes while
+    nothing happens: no times, no verdicts. Equal services give the same bytes.
+    """
+    candidates = listed(services)
+    names = instance_names(candidates)
+    toolsets = toolset_names(candidates, settings.base)
+    tools = [
+        {
+            "name": names[one.key].removeprefix(f"{one.key.namespace}."),
+            "type": one.type,
+            "endpoint": one.endpoint.url,
+            "description": one.description,
+            "namespace": one.key.namespace,
+            "metadata": {"service": one.key.name, "title": one.title, "toolsets": ",".join(_toolsets(one, toolsets))},
+        }
+        for one in candidates
+    ]
+    return json.dumps({"tools": tools}, indent=2, ensure_ascii=False) + "\n"
+
+
+def published(text: str) -> frozenset[tuple[ServiceKey, str]]:
+    """Return the Services, with their types, that a document lists; what cannot be read in it is passed over."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return frozenset()
+    found: set[tuple[ServiceKey, str]] = set()
+    match content:
+        case {"tools": [*tools]}:
+            for tool in tools:
+                match tool:
+                    case {"namespace": str(namespace), "type": str(kind), "metadata": {"service": str(service)}}:
+                        found.add((ServiceKey(namespace, service), kind))
+    return frozenset(found)
+
+
+def _toolsets(candidate: Candidate, names: dict[ServiceKey, str]) -> tuple[str, ...]:
+    agent = candidate.agent
+    return agent.toolsets if isinstance(agent, InstancesBinding) else (names[candidate.key],)

@@ -1,0 +1,219 @@
+"""Reads YAML that a person wrote into plain data, and says by line what is wrong with it.
+
+Stricter than safe loading: a key that is there twice, a key that YAML 1.1 does not read as text (``on``, ``1``), a
+value that JSON does not know (a date, a set, infinity) and anything that would not be written back as it was read are
+errors. Anchors, aliases and merge keys (``<<``) work, within a bound on what they expand to.
+"""
+
+from typing import Any
+
+import yaml
+
+from dynamic_toolset.settings import YamlLoader
+from dynamic_toolset.toolset.loadable import MAX_DEPTH, key_problem, scalar_problem
+
+MAX_BYTES = 256 * 1024
+"""The longest text that is read, in UTF-8."""
+
+MAX_EXPANDED = 1_000_000
+"""How many values, keys and characters of them there may be in all, once aliases are expanded."""
+
+_TAG = "tag:yaml.org,2002:"
+_MERGE = _TAG + "merge"
+_SCALARS = frozenset(_TAG + word for word in ("str", "int", "float", "bool", "null"))
+
+
+class YamlError(ValueError):
+    """The text cannot be used. ``line`` counts from 1; ``path`` names the value, and is empty for the whole text."""
+
+    def __init__(self, line: int, path: str, why: str) -> None:
+        super().__init__(f"{line}: {path}: {why}" if path else f"{line}: {why}")
+
+
+def read(text: str) -> Any:
+    """Return the plain data of a text of at most one YAML document; None for one without content.
+
+    Raises YamlError.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise YamlError(1, "", "the text contains half of a surrogate pair, which is no character") from None
+    if size > MAX_BYTES:
+        raise YamlError(1, "", f"{size} bytes; at most {MAX_BYTES} are read")
+    try:
+        return _Reader(text).read()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise YamlError(mark.line + 1 if mark else 1, "", f"not valid YAML: {what}") from None
+    except yaml.YAMLError as error:
+        raise YamlError(1, "", f"not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def line_of(text: str, path: str) -> int:
+    """Return the line of a value by its path, such as ``toolsets.grafana/loki.config``, in a text that can be read.
+
+    Inside an alias it is the alias's line. The text is read again: only who has found a mistake needs to know.
+    """
+    reader = _Reader(text, path)
+    reader.read()
+    return reader.line
+
+
+class _Reader:
+    """One pass over the parser's events: PyYAML's own composer recurses, and keeps neither lines nor duplicates."""
+
+    def __init__(self, text: str, sought: str = "") -> None:
+        self._loader = YamlLoader(text)
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._expanded = 0
+        self._sought = sought
+        self.line = 1
+
+    def read(self) -> Any:
+        self._next()  # the start of the stream
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            return None
+        value = self._value(self._next(), "", 1)
+        self._next()  # the end of the document
+        event = self._next()
+        if not isinstance(event, yaml.StreamEndEvent):
+            raise YamlError(_line(event), "", "a second document: only one is read")
+        return value
+
+    def _visit(self, event: yaml.Event, path: str) -> None:
+        # Those on the way to what is sought come one after another, so that the last one is the nearest.
+        if f"{self._sought}.".startswith((f"{path}.", f"{path}[")):
+            self.line = _line(event)
+
+    def _next(self) -> yaml.Event:
+        event: yaml.Event = self._loader.get_event()  # type: ignore[no-untyped-call]
+        return event
+
+    def _value(self, event: yaml.Event, path: str, depth: int) -> Any:
+        if depth > MAX_DEPTH:
+            raise YamlError(_line(event), path, f"nested more than {MAX_DEPTH} deep")
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, path, depth)
+        before = self._expanded
+        self._spend(1, event, path)
+        value: Any
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event, path)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = self._sequence(event, path, depth)
+        else:
+            value = self._mapping(event, path, depth)
+        anchor = getattr(event, "anchor", None)
+        if anchor is not None:
+            self._anchors[anchor] = value, self._expanded - before
+        return value
+
+    def _alias(self, event: yaml.AliasEvent, path: str, depth: int) -> Any:
+        # An anchor is known once its value is complete, so that a value that holds itself is refused here.
+        if event.anchor not in self._anchors:
+            raise YamlError(_line(event), path, f"the alias *{event.anchor} has no anchor before it, or stands in it")
+        value, size = self._anchors[event.anchor]
+        self._spend(size, event, path)
+        if depth + _height(value) > MAX_DEPTH:
+            raise YamlError(_line(event), path, f"nested more than {MAX_DEPTH} deep")
+        return value
+
+    def _sequence(self, start: yaml.Event, path: str, depth: int) -> list[Any]:
+        _check_tag(start, "seq", path)
+        values: list[Any] = []
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            member = f"{path}[{len(values)}]"
+            self._visit(event, member)
+            values.append(self._value(event, member, depth + 1))
+        return values
+
+    def _mapping(self, start: yaml.Event, path: str, depth: int) -> dict[str, Any]:
+        _check_tag(start, "map", path)
+        own: dict[str, Any] = {}
+        inherited: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            if isinstance(event, yaml.ScalarEvent) and self._tag(event) == _MERGE:
+                for mapping in self._merged(path, depth):
+                    inherited = {**mapping, **inherited}
+                continue
+            key = self._key(event, path)
+            member = f"{path}.{key}" if path else key
+            if key in own:
+                raise YamlError(_line(event), member, f"this name is there twice, first in line {lines[key]}")
+            self._visit(event, member)
+            lines[key] = _line(event)
+            own[key] = self._value(self._next(), member, depth + 1)
+        return {**inherited, **own}
+
+    def _merged(self, path: str, depth: int) -> list[dict[str, Any]]:
+        event = self._next()
+        value = self._value(event, f"{path}.<<", depth)
+        mappings = value if isinstance(value, list) else [value]
+        if not all(isinstance(mapping, dict) for mapping in mappings):
+            raise YamlError(_line(event), path, "the merge key << takes a mapping, or a list of mappings")
+        return mappings
+
+    def _key(self, event: yaml.Event, path: str) -> str:
+        if not isinstance(event, yaml.ScalarEvent):
+            raise YamlError(_line(event), path, "a name must be text, not a list, a mapping or an alias")
+        tag = self._tag(event)
+        if tag != _TAG + "str":
+            kind = tag.removeprefix(_TAG)
+            why = f'YAML reads the name {event.value} as {kind}, not as text: put it in quotes, "{event.value}"'
+            raise YamlError(_line(event), path, why)
+        why_not = key_problem(event.value)
+        if why_not:
+            raise YamlError(_line(event), path, why_not)
+        self._spend(len(event.value), event, path)
+        return event.value
+
+    def _scalar(self, event: yaml.ScalarEvent, path: str) -> Any:
+        tag = self._tag(event)
+        if tag not in _SCALARS:
+            kind = tag.removeprefix(_TAG)
+            why = (
+                f"{event.value[:40]} is a value of type {kind}, which is not allowed: put it in quotes to make it text"
+            )
+            raise YamlError(_line(event), path, why)
+        self._spend(len(event.value), event, path)
+        try:
+            value = self._loader.construct_object(yaml.ScalarNode(tag, event.value))
+        except (ValueError, KeyError, IndexError):  # what PyYAML raises for "!!int abc" and "!!bool abc"
+            kind = tag.removeprefix(_TAG)
+            raise YamlError(_line(event), path, f"{event.value[:40]} is no {kind}: put it in quotes") from None
+        why_not = scalar_problem(value)
+        if why_not:
+            raise YamlError(_line(event), path, why_not)
+        return value
+
+    def _tag(self, event: yaml.ScalarEvent) -> str:
+        if event.tag not in {None, "!"}:
+            return str(event.tag)
+        return str(self._loader.resolve(yaml.ScalarNode, event.value, event.implicit))  # type: ignore[no-untyped-call]
+
+    def _spend(self, amount: int, event: yaml.Event, path: str) -> None:
+        self._expanded += amount
+        if self._expanded > MAX_EXPANDED:
+            raise YamlError(_line(event), path, f"the aliases expand to more than {MAX_EXPANDED} values and characters")
+
+
+def _check_tag(event: yaml.Event, kind: str, path: str) -> None:
+    tag = getattr(event, "tag", None)
+    if tag not in {None, "!", _TAG + kind}:
+        raise YamlError(_line(event), path, f"the tag {str(tag).removeprefix(_TAG)} is not allowed")
+
+
+def _height(value: Any) -> int:
+    """Return how many levels a value has below itself."""
+    if isinstance(value, dict):
+        return 1 + max(map(_height, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_height, value), default=0)
+    return 0
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1

@@ -1,0 +1,66 @@
+import json
+import re
+
+import msgspec
+import pytest
+import yaml
+
+from dynamic_toolset.settings import HealthCheckSettings, Settings, ToolsetSettings
+from dynamic_toolset.toolset import generic, holmesgpt
+from dynamic_toolset.toolset.documents import render
+from dynamic_toolset.toolset.overrides import OverridesError
+from tests.unit.toolset.samples import RICH, RICH_SETTINGS, candidate, listed, load
+
+SETTINGS = Settings(toolset=RICH_SETTINGS)
+
+
+def texts(rendered):
+    return {document.key: document.text for document in rendered.documents}
+
+
+def test_both_documents_are_rendered():
+    rendered = render(listed(*RICH), SETTINGS, None)
+    assert [document.key for document in rendered.documents] == ["custom_toolset.yaml", "toolset.json"]
+    assert len(json.loads(texts(rendered)[generic.KEY])["tools"]) == len(RICH)
+    assert rendered.problems == ()
+
+
+def test_overrides_change_what_holmesgpt_reads_and_not_what_was_found():
+    before, after = (texts(render(listed(*RICH), SETTINGS, text)) for text in (None, "grafana/loki: null"))
+    assert "grafana/loki" in load(before[holmesgpt.KEY])["toolsets"]
+    assert "grafana/loki" not in load(after[holmesgpt.KEY])["toolsets"]
+    assert before[generic.KEY] == after[generic.KEY]
+
+
+def test_overrides_that_cannot_be_used_are_an_error():
+    with pytest.raises(OverridesError, match=r"^overrides.yaml:1: bash"):
+        render([], SETTINGS, "bash: 1")
+
+
+def test_tls_follows_the_health_checks():
+    settings = Settings(health_check=HealthCheckSettings(verify_tls=False))
+    one = candidate("loki", "a", "loki", scheme="https")
+    assert '"verify_ssl": false' in texts(render(listed(one), settings, None))[holmesgpt.KEY]
+
+
+def test_the_toolsets_in_both_documents_have_the_same_names():
+    base = {**RICH_SETTINGS.base, "jaeger-tracing-jaeger-query": {"description": "mine", "tools": []}}
+    settings = Settings(toolset=msgspec.structs.replace(RICH_SETTINGS, base=base))
+    written = texts(render(listed(*RICH), settings, None))
+    file = yaml.safe_load(written[holmesgpt.KEY])
+    names = {
+        name for tool in json.loads(written[generic.KEY])["tools"] for name in tool["metadata"]["toolsets"].split(",")
+    }
+    generated = {*file["toolsets"], *file["mcp_servers"]} - base.keys()
+    assert names == {name for name in generated if not name.startswith("dynamic-toolset-rev-")}
+
+
+def test_what_is_left_out_is_reported_and_the_rest_goes_on():
+    bad = candidate("loki", "a", "bad", path="/{{ env.SECRET }}")
+    settings = Settings(toolset=ToolsetSettings({"my.api": {}}))
+    rendered = render(listed(bad, candidate("loki", "a", "good")), settings, "jaeger-a-b: {enabled: false}")
+    assert [problem.reason for problem in rendered.problems] == ["ServiceUnsafe", "BaseInvalid", "OverrideWaiting"]
+    for text in texts(rendered).values():
+        assert "SECRET" not in text
+        assert "good" in text
+        assert not re.search("my.api", text)

@@ -1,0 +1,54 @@
+import copy
+
+import pytest
+from hypothesis import given
+
+from dynamic_toolset.toolset.merge import merge
+from tests.unit.toolset.samples import plain
+
+
+@pytest.mark.parametrize(
+    ("value", "patch", "result"),
+    [
+        ({"a": 1, "b": 2}, {"a": 3}, {"a": 3, "b": 2}),
+        ({"a": {"x": 1, "y": 2}}, {"a": {"x": None, "z": 3}}, {"a": {"y": 2, "z": 3}}),
+        ({"a": 1}, {"a": {"x": None, "y": 1}}, {"a": {"y": 1}}),
+        ({"a": {"x": 1}}, {"a": 5}, {"a": 5}),
+        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
+        ({"a": [{"x": 1}]}, {"a": [{"x": None, "y": 2}]}, {"a": [{"y": 2}]}),
+        ({}, {"a": [1, None]}, {"a": [1, None]}),
+        (
+            {"a": [{"name": "x", "k": 1, "gone": 2}, {"name": "y"}]},
+            {"a": [{"name": "z", "n": None}, {"name": "x", "k": 5, "gone": None}]},
+            {"a": [{"name": "x", "k": 5}, {"name": "y"}, {"name": "z"}]},
+        ),
+        ({"a": [{"id": "x", "k": 1}]}, {"a": [{"id": "x", "j": 2}]}, {"a": [{"id": "x", "k": 1, "j": 2}]}),
+        ({"a": [{"name": "x"}]}, {"a": [{"name": "y"}, {"other": 1}]}, {"a": [{"name": "y"}, {"other": 1}]}),
+        ({"a": [{"name": "x"}, {"name": "x"}]}, {"a": [{"name": "x", "k": 1}]}, {"a": [{"name": "x", "k": 1}]}),
+    ],
+)
+def test_merge(value, patch, result):
+    assert merge(value, patch) == result
+
+
+@given(plain, plain)
+def test_merging_again_changes_nothing(value, patch):
+    once = merge(value, patch)
+    assert merge(once, patch) == once
+
+
+@given(plain, plain)
+def test_inputs_are_left_alone(value, patch):
+    before = copy.deepcopy((value, patch))
+    merge(value, patch)
+    assert (value, patch) == before
+
+
+@given(plain)
+def test_an_empty_patch_is_the_identity(value):
+    assert merge({"a": value}, {}) == {"a": value}
+
+
+@given(plain)
+def test_null_removes(value):
+    assert merge({"a": value, "b": 1}, {"a": None}) == {"b": 1}

@@ -1,0 +1,274 @@
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynamic_toolset.settings import ToolsetSettings
+from dynamic_toolset.toolset.holmesgpt import generate, serialize
+from dynamic_toolset.toolset.overrides import OverridesError, apply, parse, waiting
+from tests.unit.toolset.samples import RICH, RICH_SETTINGS, candidate_sets, listed, load, plain
+
+GENERATED = generate(listed(*RICH), RICH_SETTINGS)
+NOTHING_FOUND = generate([], ToolsetSettings())
+GUIDE = Path(__file__).parents[3] / "docs" / "overrides.md"
+
+
+def applied(text, generated=GENERATED):
+    overrides = parse(text)
+    result = apply(generated, overrides)
+    load(serialize(result))
+    return result
+
+
+class TestGuide:
+    @pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE))
+    def test_every_example_does_something(self, text):
+        result = applied(text)
+        assert result != GENERATED
+        assert waiting(GENERATED, parse(text)) == ()
+
+    def test_the_error_that_it_shows_is_the_one_that_comes(self):
+        (shown,) = re.findall(r"^overrides\.yaml:.*$", GUIDE.read_text(), re.MULTILINE)
+        with pytest.raises(OverridesError, match=re.escape(shown)):
+            parse("toolsets:\n  grafana/loki:\n    # off\n    enabled: 'false'\n")
+
+
+class TestParse:
+    @pytest.mark.parametrize(
+        "text", [None, "", "# nothing\n", "---\n", "{}", "toolsets:\n", "toolsets:\nmcp_servers: {}\n", "toolsets: {}"]
+    )
+    def test_nothing_asks_for_nothing(self, text):
+        assert applied(text) == GENERATED
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("a: b: c", "overrides.yaml:1: not valid YAML"),
+            (
+                "text",
+                "overrides.yaml:1: this is the text 'text'; toolsets and mcp_servers, or toolset names, are allowed",
+            ),
+            ("- a", "overrides.yaml:1: this is a list;"),
+            ("\ntoolsets: 5", "overrides.yaml:2: toolsets: this is 5; a mapping of toolset names is allowed"),
+            ("toolsets: {}\nbash: {}", "overrides.yaml:2: bash: this stands beside toolsets or mcp_servers"),
+            (
+                "bash: false",
+                "overrides.yaml:1: bash: this is false; a mapping is allowed (to switch it off: 'enabled: f",
+            ),
+            ("toolsets:\n  bash: []", "overrides.yaml:2: toolsets.bash: this is a list; a mapping is allowed"),
+            ("mcp_servers:\n  x: text", "overrides.yaml:2: mcp_servers.x: this is the text 'text'"),
+            ("toolsets:\n  my.api: {}", "overrides.yaml:2: toolsets: the name 'my.api' contains '.'"),
+            ("bash:\n  enabled: 1", "overrides.yaml:2: bash.enabled: this is 1; true or false is allowed"),
+            ("bash:\n  config: [a]", "overrides.yaml:2: bash.config: this is a list; a mapping is allowed"),
+            ("bash: {enabled: {}}", "overrides.yaml:1: bash.enabled: this is a mapping; true or false"),
+            (
+                "a: {config: {instances: [{api_url: x}]}}",
+                "overrides.yaml:1: a.config.instances[0]: an entry needs a 'na",
+            ),
+            (
+                "a: {config: {instances: [{name: 5}]}}",
+                "overrides.yaml:1: a.config.instances[0]: an entry needs a 'name'",
+            ),
+            ("a: {config: {clusters: [x]}}", "overrides.yaml:1: a.config.clusters[0]: an entry needs a 'name'"),
+            (
+                "a:\n  config:\n    instances:\n    - name: x\n    - name: x",
+                "overrides.yaml:5: a.config.instances[1]: 'x' is there twice; names must be unique",
+            ),
+            (
+                "a: &a\n  config: {instances: [{n: 1}]}\nb:\n  config: {instances: *a}\nc:\n  <<: *a\n",
+                "overrides.yaml:2: a.config.instances[0]: an entry needs",
+            ),
+            (
+                "x: {k: &i [{}]}\na:\n  config:\n    instances: *i",
+                "overrides.yaml:4: a.config.instances[0]: an entry needs",
+            ),
+        ],
+    )
+    def test_says_where_and_why(self, text, message):
+        with pytest.raises(OverridesError) as caught:
+            parse(text)
+        assert str(caught.value).startswith(message)
+
+    def test_a_person_may_do_what_a_service_may_not(self):
+        text = """
+            mine: {description: d, tools: [{name: t, description: d, command: date}], prerequisites: [{command: id}]}
+            stdio: {config: {mode: stdio, command: x}}
+        """
+        result = applied(text)
+        assert result["toolsets"]["mine"]["prerequisites"] == [{"command": "id"}]
+        assert result["mcp_servers"]["stdio"]["config"]["mode"] == "stdio"
+
+
+class TestApply:
+    def test_merges_deep(self):
+        result = applied("prometheus/metrics: {config: {verify_ssl: false}}")
+        before = GENERATED["toolsets"]["prometheus/metrics"]
+        assert result["toolsets"].pop("prometheus/metrics") == {
+            "enabled": True,
+            "config": {**before["config"], "verify_ssl": False},
+        }
+        assert result["toolsets"].items() <= GENERATED["toolsets"].items()
+
+    def test_one_instance_is_changed_and_the_others_stay(self):
+        text = "prometheus/metrics: {config: {instances: [{name: metrics.vmselect, verify_ssl: false}]}}"
+        first, second = GENERATED["toolsets"]["prometheus/metrics"]["config"]["instances"]
+        result = applied(text)["toolsets"]["prometheus/metrics"]["config"]["instances"]
+        assert result == [{**first, "verify_ssl": False}, second]
+
+    def test_null_removes_and_enabled_false_switches_off(self):
+        result = applied("toolsets: {grafana/loki: null, grafana/dashboards: {enabled: false}}")["toolsets"]
+        assert "grafana/loki" not in result
+        assert result["grafana/dashboards"]["enabled"] is False
+        assert result["grafana/dashboards"]["config"] == GENERATED["toolsets"]["grafana/dashboards"]["config"]
+
+    @pytest.mark.parametrize("text", ["mcp-shop-orders-mcp: null", "toolsets: {mcp-shop-orders-mcp: null}"])
+    def test_a_generated_server_is_found_wherever_it_is_named(self, text):
+        assert "mcp_servers" not in applied(text)
+
+    @pytest.mark.parametrize("entry", ["{type: mcp, config: {url: u}}", "{config: {url: u, mode: sse}}"])
+    def test_what_says_of_itself_that_it_is_a_server_becomes_one(self, entry):
+        result = applied(f"tickets: {entry}")
+        assert "tickets" in result["mcp_servers"]
+        assert "tickets" not in result["toolsets"]
+
+    def test_mcp_servers_wins_over_the_same_name_elsewhere(self):
+        text = "toolsets: {mcp-shop-orders-mcp: {enabled: false}}\nmcp_servers: {mcp-shop-orders-mcp: {description: d}}"
+        server = applied(text)["mcp_servers"]["mcp-shop-orders-mcp"]
+        assert (server["enabled"], server["description"]) == (True, "d")
+
+    def test_everything_removed_is_still_a_file_that_loads(self):
+        removed = {section: dict.fromkeys(names) for section, names in GENERATED.items()}
+        assert applied(yaml.safe_dump(removed)) == {"toolsets": {}}
+
+    def test_the_result_of_a_copy_of_the_generated_file_is_the_generated_file(self):
+        assert applied(yaml.safe_dump(GENERATED)) == GENERATED
+
+
+class TestWaiting:
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            ("toolsets: {jaeger-tracing-jaeger-query: {llm_instructions: x}}", "toolsets.jaeger-tracing-jaeger-query"),
+            ("jaeger-tracing-jaeger-query: {enabled: false, config: {verify_ssl: false}}", "toolsets.jaeger"),
+            ("mcp_servers: {mcp-shop-orders-mcp: {enabled: false}}", "mcp_servers.mcp-shop-orders-mcp"),
+        ],
+    )
+    def test_a_change_to_a_toolset_that_is_gone_waits(self, text, sentence):
+        assert applied(text, NOTHING_FOUND) == NOTHING_FOUND
+        (said,) = waiting(NOTHING_FOUND, parse(text))
+        assert said.startswith(f"overrides.yaml: {sentence}")
+        assert "has no effect at present" in said
+        assert waiting(GENERATED, parse(text)) == ()
+
+    def test_a_change_to_an_instance_that_is_gone_waits_and_the_rest_is_done(self):
+        text = """
+            grafana/loki:
+              config:
+                verify_ssl: false
+                instances: [{name: gone.loki, timeout_seconds: 9}, {name: far, api_url: "https://loki"}]
+            rabbitmq/core: {config: {clusters: [{id: gone.mq, timeout_seconds: 9}]}}
+        """
+        result = applied(text)
+        config = result["toolsets"]["grafana/loki"]["config"]
+        assert config["verify_ssl"] is False
+        assert [one["name"] for one in config["instances"]] == ["logging.loki", "far"]
+        assert result["toolsets"]["rabbitmq/core"] == GENERATED["toolsets"]["rabbitmq/core"]
+        assert [sentence.split(" at present")[0] for sentence in waiting(GENERATED, parse(text))] == [
+            "overrides.yaml: toolsets.grafana/loki has no effect on gone.loki",
+            "overrides.yaml: toolsets.rabbitmq/core has no effect on gone.mq",
+        ]
+
+    def test_a_list_of_which_nothing_is_left_is_left_out(self):
+        text = "grafana/loki: {config: {verify_ssl: false, instances: [{name: gone.loki, timeout_seconds: 9}]}}"
+        assert applied(text, NOTHING_FOUND)["toolsets"]["grafana/loki"] == {"config": {"verify_ssl": False}}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "robusta: {enabled: true}",
+            "kubernetes/kube-prometheus-stack: {enabled: true}",
+            "a-later/built-in: {enabled: true}",
+            "my-own-database: {type: database, config: {connection_url: x}}",
+            "my-own-tools: {description: d, tools: []}",
+            "mcp_servers: {my-own-server: {config: {url: x}}}",
+            "mcp_servers: {my-old-server: {url: x}}",
+            "grafana/loki: {config: {verify_ssl: false}}",
+        ],
+    )
+    def test_what_is_the_persons_own_does_not_wait(self, text):
+        assert waiting(NOTHING_FOUND, parse(text)) == ()
+        assert applied(text, NOTHING_FOUND) != NOTHING_FOUND
+
+
+entries = st.dictionaries(
+    st.sampled_from(["prometheus/metrics", "jaeger-a-b", "mcp-a-b", "bash", "x", "a-a-x", "grafana/loki"]),
+    st.none()
+    | st.fixed_dictionaries(
+        {},
+        optional={
+            "enabled": st.none() | st.booleans(),
+            "type": st.sampled_from(["http", "mcp"]),
+            "config": plain
+            | st.fixed_dictionaries(
+                {
+                    "instances": st.lists(
+                        st.builds(
+                            lambda name, url: {"name": name, **url},
+                            st.sampled_from(["a.b", "a.x", "b.a", "new"]),
+                            st.sampled_from([{}, {"prometheus_url": "u"}, {"prometheus_url": None, "timeout": 1}]),
+                        ),
+                        max_size=3,
+                        unique_by=lambda entry: entry["name"],
+                    )
+                }
+            ),
+        },
+    ),
+    max_size=4,
+)
+texts = st.builds(lambda sections: yaml.safe_dump(sections), entries) | st.builds(
+    lambda toolsets, servers: yaml.safe_dump({"toolsets": toolsets, "mcp_servers": servers}), entries, entries
+)
+
+
+class TestLaws:
+    @given(candidate_sets, texts)
+    def test_the_result_loads_and_applying_again_changes_nothing(self, candidates, text):
+        generated = generate(listed(*candidates), ToolsetSettings())
+        before = copy.deepcopy(generated)
+        try:
+            overrides = parse(text)
+        except OverridesError:
+            return
+        kept = copy.deepcopy(overrides)
+        once = apply(generated, overrides)
+        assert apply(once, overrides) == once
+        assert (generated, overrides) == (before, kept)
+        load(serialize(once))
+
+    @given(candidate_sets, texts)
+    def test_no_instance_without_an_address_comes_to_be(self, candidates, text):
+        generated = generate(listed(*candidates), ToolsetSettings())
+        try:
+            result = apply(generated, parse(text))
+        except OverridesError:
+            return
+        for entry in result["toolsets"].values():
+            config = entry.get("config")
+            for instance in config.get("instances") or [] if isinstance(config, dict) else []:
+                name = instance["name"]
+                generated_names = [
+                    one["name"]
+                    for toolset in generated["toolsets"].values()
+                    for one in toolset.get("config", {}).get("instances", [])
+                ]
+                assert name in generated_names or instance.get("prometheus_url")
+
+    @given(candidate_sets)
+    def test_no_overrides_are_the_identity(self, candidates):
+        generated = generate(listed(*candidates), ToolsetSettings())
+        assert apply(generated, parse(None)) == generated

@@ -1,0 +1,134 @@
+import pytest
+import yaml
+from hypothesis import given
+
+from dynamic_toolset.settings import YamlLoader
+from dynamic_toolset.toolset import strict_yaml
+from dynamic_toolset.toolset.emitter import to_yaml
+from dynamic_toolset.toolset.strict_yaml import MAX_BYTES, YamlError, line_of, read
+from tests.unit.toolset.samples import plain
+
+EMPTY = ["", " ", "\n\n", "# only\n# comments\n", "---\n", "--- null", "---\n...\n", "~"]
+
+
+@pytest.fixture(params=[yaml.SafeLoader, YamlLoader], ids=["pure", "libyaml"], autouse=True)
+def _loader(request, monkeypatch):
+    monkeypatch.setattr(strict_yaml, "YamlLoader", request.param)
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_nothing_is_none(text):
+    assert read(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1",
+        "a: [1, 2.5, ~, true, yes, 0x10, 0b1, 12:30:45, 1_000, x, 'y', \"z\"]",
+        "a: !!str 1\nb: !!int '3'\nc: !!map {d: !!seq [!!float 1]}\n'on': '*x'\n! k: ! 5",
+        "a: |\n  x\n  y\nb: >-\n  x\n  y",
+        "a: &x {b: 1}\nc: *x\nd: [*x, *x]\ne: &y text\nf: *y",
+        "base: &x {b: 1, c: 2}\nother: &y {b: 3, d: 4}\nm: {<<: *x, b: 5}\nn: {<<: [*x, *y], e: 1}",
+        "o: {e: 1, <<: {e: 2}}",
+        "{}",
+        "[]",
+        "plain text",
+    ],
+)
+def test_reads_what_safe_loading_reads(text):
+    assert read(text) == yaml.safe_load(text)
+
+
+@given(plain)
+def test_reads_what_we_write(value):
+    assert read(to_yaml({"a": value})) == {"a": value}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb:\n  c: 1\n  c: 2", "4: b.c: this name is there twice, first in line 3"),
+        ("a: 1\non: 2", '2: YAML reads the name on as bool, not as text: put it in quotes, "on"'),
+        ("a:\n  123: x", "2: a: YAML reads the name 123 as int"),
+        ("a:\n  2024-01-01: x", "2: a: YAML reads the name 2024-01-01 as timestamp"),
+        ("a:\n  ~: x", "2: a: YAML reads the name ~ as null"),
+        ("? [a]\n: b", "1: a name must be text"),
+        ("x: &a b\n*a : c", "2: a name must be text"),
+        ("a:\n  my.api: x", "2: a: the name 'my.api' contains '.': HolmesGPT would refuse the whole file"),
+        ("a:\n  - b: {c.d: x}", "2: a[0].b: the name 'c.d' contains '.'"),
+        ('a:\n  "b\\nc": x', "2: a: the name 'b\\nc' contains a character that cannot be printed"),
+        ("a: 2024-01-01", "1: a: 2024-01-01 is a value of type timestamp, which is not allowed: put it in quotes"),
+        ("a: !!binary aGk=", "1: a: aGk= is a value of type binary"),
+        ("a: !!set {x, y}", "1: a: the tag set is not allowed"),
+        ("a: !!omap [x: 1]", "1: a: the tag omap is not allowed"),
+        ("a: !mine x", "1: a: x is a value of type !mine"),
+        ("a: !!python/object/apply:os.system [id]", "1: a: the tag python/object/apply:os.system is not allowed"),
+        ("a: !!python/name:os.system", "1: a:  is a value of type python/name:os.system"),
+        ("a: .inf", "1: a: inf is not a number: put it in quotes"),
+        ("a: .NaN", "1: a: nan is not a number"),
+        ("a: 1.0e+999", "1: a: inf is not a number"),
+        ("a: 99999999999999999999", "1: a: the number does not fit into 64 bits"),
+        ("a: " + "9" * 5000, "1: a: " + "9" * 40 + " is no int: put it in quotes"),
+        ("a: !!int abc", "1: a: abc is no int"),
+        ("a: !!bool abc", "1: a: abc is no bool"),
+        ("a: &x [*x]", "1: a[0]: the alias *x has no anchor before it, or stands in it"),
+        ("a: &x {b: *x}", "1: a.b: the alias *x has no anchor"),
+        ("a: *x", "1: a: the alias *x has no anchor"),
+        ("a: {<<: 1}", "1: a: the merge key << takes a mapping"),
+        ("a: {<<: [1]}", "1: a: the merge key << takes a mapping"),
+        ("a: 1\n---\nb: 2", "2: a second document: only one is read"),
+        ("a: [1", "not valid YAML: "),
+        ("a: b: c", "1: not valid YAML: "),
+        ("a: 1\n\tb: 2", "2: not valid YAML: "),
+        ("a: \x07", "1: not valid YAML: "),
+        ("a: \ud800", "1: the text contains half of a surrogate pair"),
+        ("a: " + "x" * MAX_BYTES, f"1: {MAX_BYTES + 3} bytes; at most {MAX_BYTES} are read"),
+        ("[" * 5000, "1: " + "[0]" * 32 + ": nested more than 32 deep"),
+        ("{b: " * 5000, "nested more than 32 deep"),
+        ("- " * 5000 + "x", "nested more than 32 deep"),
+    ],
+)
+def test_says_where_and_why(text, message):
+    with pytest.raises(YamlError) as caught:
+        read(text)
+    said = str(caught.value)
+    assert said.startswith(message) if message[0].isdigit() else message in said
+    assert "\n" not in said
+
+
+def test_aliases_cannot_nest_without_end():
+    levels = "\n".join(f"a{i}: &a{i} [[[[[[[[*a{i - 1}]]]]]]]]" for i in range(1, 20))
+    with pytest.raises(YamlError, match=r"^5: a4.*: nested more than 32 deep"):
+        read("a0: &a0 [x]\n" + levels)
+
+
+@pytest.mark.parametrize("leaf", ["x", "y" * 10_000])
+def test_an_alias_bomb_is_refused_at_once(leaf):
+    levels = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))
+    with pytest.raises(YamlError, match="the aliases expand to more than 1000000 values and characters"):
+        read(f"a0: &a0 {leaf}\n{levels}")
+
+
+def test_a_surrogate_that_was_escaped_is_refused():
+    with pytest.raises(YamlError):  # libyaml refuses the escape, PyYAML's own scanner lets it through
+        read(r'a: "\ud800"')
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("", 1),
+        ("a", 1),
+        ("a.b", 2),
+        ("a.b[0]", 3),
+        ("a.b[1].d", 5),
+        ("ab", 6),
+        ("ab.c", 7),
+        ("e.b[1].d", 8),
+        ("f.c", 9),
+    ],
+)
+def test_finds_the_line_of_a_path(path, line):
+    text = "a: &a\n  b:\n  - c\n  -\n    d: 1\nab: &b\n  c: 1\ne: *a\nf: {<<: *b}\n"
+    assert line_of(text, path) == line
