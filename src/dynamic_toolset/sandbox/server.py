@@ -1,0 +1,106 @@
+"""The sandbox: a Kubernetes API in this process, on a port of its own."""
+
+import asyncio
+from collections import Counter
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from dynamic_toolset.sandbox.addresses import ClusterAddresses
+from dynamic_toolset.sandbox.api import Api
+from dynamic_toolset.sandbox.resources import Object, Target, of_kind
+from dynamic_toolset.sandbox.status import StatusError
+from dynamic_toolset.sandbox.store import Store
+from dynamic_toolset.sandbox.writing import Writer
+
+HOST = "127.0.0.1"
+
+
+class Sandbox:
+    """An in-process Kubernetes API that behaves, as far as it goes, like a kube-apiserver; use it with ``async with``.
+
+    It serves Namespaces, Services, ConfigMaps, EndpointSlices and Leases over plain HTTP: list in pages, watch,
+    create, update, merge patch, server-side apply, delete. The contract tests hold it to the real one. No
+    controllers run: nothing makes EndpointSlices, and a deleted namespace is gone at once.
+
+    ``token``: what a client must show (401 otherwise); None lets everybody in. ``history``: how many changes a watch
+    can go back before it is told 410 Gone. ``cluster_ip``: where Services get their ClusterIP from, see
+    ClusterAddresses. ``bookmark_interval``: seconds without an event after which a watch that asked for bookmarks
+    gets one.
+
+    The methods ``put``, ``patch``, ``get`` and ``delete`` do what the requests of the same name do, with the same
+    checks, without a request (so they do not count in ``requests``).
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        token: str | None = None,
+        history: int = 10_000,
+        cluster_ip: str = "127.0.0.1",
+        bookmark_interval: float = 60.0,
+    ) -> None:
+        self._port = port
+        self._store = Store(history)
+        self._writer = Writer(self._store, ClusterAddresses(cluster_ip))
+        self._api = Api(self._store, self._writer, token=token, bookmark_interval=bookmark_interval)
+
+    async def __aenter__(self) -> Self:
+        self._runner = web.AppRunner(self._api.application(), access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, HOST, self._port).start()
+        self._port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._api.end_watches()
+        await self._runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        """The address of the API."""
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def requests(self) -> Counter[tuple[str, str]]:
+        """How often each verb was used on each resource, by HTTP: ``requests["list", "services"]``."""
+        return self._api.requests
+
+    async def put(self, obj: Object, *, manager: str = "sandbox") -> Object:
+        """Create an object, or replace the one that is there, and return it. Raises StatusError."""
+        wanted = _target(obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+        try:
+            stored = self._writer.create(Target(wanted.resource, wanted.namespace), obj, manager)
+        except StatusError as refusal:
+            if refusal.reason != "AlreadyExists":
+                raise
+            stored, _ = self._writer.update(wanted, obj, manager)
+        return await _after_watchers(stored)
+
+    async def patch(self, kind: str, namespace: str, name: str, patch: Object, *, manager: str = "sandbox") -> Object:
+        """Merge a patch into an object (RFC 7396), and return it. Raises StatusError."""
+        return await _after_watchers(self._writer.patch(_target(kind, namespace, name), patch, manager))
+
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object. Raises StatusError, with code 404 if there is none."""
+        self._writer.delete(_target(kind, namespace, name), {})
+        await _after_watchers({})
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """Return an object, None if there is none."""
+        wanted = _target(kind, namespace, name)
+        return self._store.objects(wanted.resource).get(wanted.key)
+
+
+def _target(kind: str, namespace: str, name: str) -> Target:
+    return Target(of_kind(kind), namespace, name)
+
+
+async def _after_watchers(stored: Object) -> Object:
+    """Let the watchers send the event first: a loop of writes must not drop them for being slow."""
+    await asyncio.sleep(0)
+    return stored
