@@ -1,0 +1,33 @@
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from dynamic_toolset.sandbox import Sandbox
+from tests.integration.sandboxed import NAMESPACE, TARGET, Cluster, Subject, settings
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    async with AsyncExitStack() as backends, Sandbox() as sandbox:
+        cluster = Cluster(sandbox, backends)
+        for name in (NAMESPACE, TARGET.namespace):
+            await cluster.add_namespace(name)
+        yield cluster
+
+
+@pytest.fixture
+async def start(cluster: Cluster) -> AsyncIterator[Callable[..., Awaitable[Subject]]]:
+    """Start the service with these settings; it is ended, in order, when the test is over."""
+    async with AsyncExitStack() as cleanup:
+
+        async def start(**changes: Any) -> Subject:
+            subject = Subject(cluster, settings(**changes))
+            await subject.start()
+            cleanup.push_async_callback(subject.stop)
+            return subject
+
+        yield start
+    gc.unfreeze()  # what the service has done for the life of its process

@@ -1,0 +1,108 @@
+"""Kept up to date change by change, the inventory says what a look at everything would say."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynamic_toolset.discovery.detector import Detector
+from dynamic_toolset.discovery.inventory import Inventory, Judged
+from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta, Service
+from dynamic_toolset.model import Outcome
+from dynamic_toolset.settings import Settings
+from tests.unit.discovery.building import catalog, headless, service
+
+DETECTOR = Detector(catalog(), Settings())
+
+# What a Service of any name can be: of one workload, so that twins come and go; of another; or nothing at all.
+PROMETHEUS = {"own": ".name=prometheus", "pods": "app=prometheus", "listens": "http:9090"}
+SHAPES = (
+    lambda key: service(key.name, **PROMETHEUS, namespace=key.namespace),
+    lambda key: headless(key.name, **PROMETHEUS, namespace=key.namespace),
+    lambda key: service(key.name, **PROMETHEUS, namespace=key.namespace, annotations={"": "enabled"}),
+    lambda key: service(key.name, **PROMETHEUS, namespace=key.namespace, annotations={"": "disabled"}),
+    lambda key: service(key.name, **PROMETHEUS, namespace=key.namespace, annotations={"-port": "none"}),
+    lambda key: service(key.name, ".name=grafana", "http:3000", "app=grafana", namespace=key.namespace),
+    lambda key: service(key.name, namespace=key.namespace),
+)
+keys = st.builds(ObjectKey, st.sampled_from(["shop", "web"]), st.sampled_from(["a", "b", "c", "d"]))
+changes = st.tuples(keys, st.one_of(st.none(), st.sampled_from(SHAPES)))
+
+
+class Followed:
+    """An inventory, and the Services as they are: what the reflector does between the API and the inventory."""
+
+    def __init__(self) -> None:
+        self.inventory = Inventory(DETECTOR)
+        self.services: dict[ObjectKey, Service] = {}
+        self._store: dict[ObjectKey, Judged] = {}
+
+    def take(self, *changes: tuple[ObjectKey, Service | None]) -> None:
+        for key, one in changes:
+            if one is None:
+                self.services.pop(key, None)
+                self._store.pop(key, None)
+            else:
+                self.services[key] = one
+                self._store[key] = self.inventory.judge(one)
+        self.inventory.update({key for key, _ in changes}, self._store)
+
+
+@given(st.lists(st.lists(changes, max_size=6), max_size=6))
+def test_any_changes_in_any_batches_give_what_one_look_at_everything_gives(
+    batches: list[list[tuple[ObjectKey, object]]],
+) -> None:
+    followed = Followed()
+    for batch in batches:
+        followed.take(*((key, shape(key) if shape else None) for key, shape in batch))
+        expected = DETECTOR.discover(followed.services.values())
+        assert followed.inventory.decisions == expected
+        assert list(followed.inventory.candidates.items()) == [
+            (key, decision.candidate)
+            for key, decision in sorted(expected.items())
+            if decision.outcome is Outcome.CANDIDATE
+        ]
+
+
+def test_a_duplicate_takes_the_place_of_the_one_that_is_deleted() -> None:
+    followed = Followed()
+    first, twin = ObjectKey("shop", "a"), ObjectKey("shop", "a-headless")
+    followed.take((first, SHAPES[0](first)), (twin, SHAPES[1](twin)))
+    assert list(followed.inventory.candidates) == [first]
+    assert followed.inventory.decisions[twin].outcome is Outcome.DUPLICATE
+    followed.take((first, None))
+    assert list(followed.inventory.candidates) == [twin]
+
+
+def test_what_was_handed_out_does_not_change_afterwards() -> None:
+    followed = Followed()
+    key = ObjectKey("shop", "a")
+    followed.take((key, SHAPES[0](key)))
+    decisions, candidates = followed.inventory.decisions, followed.inventory.candidates
+    followed.take((key, None))
+    assert list(decisions) == list(candidates) == [key]
+    assert not followed.inventory.decisions
+
+
+@pytest.mark.parametrize(
+    ("annotations", "outcome"),
+    [
+        pytest.param({}, Outcome.IGNORED, id="no backend"),
+        pytest.param({"": "disabled", "-type": "prometheus"}, Outcome.IGNORED, id="opted out"),
+        pytest.param({"": "perhaps"}, Outcome.REJECTED, id="broken annotation"),
+    ],
+)
+def test_of_what_is_no_candidate_only_its_name_and_version_are_kept(
+    annotations: dict[str, str], outcome: Outcome
+) -> None:
+    one = service("a", "team=secret", "http:80", "app=secret", annotations=annotations)
+    one = msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, uid="1-2", resource_version="7"))
+    judged = Inventory(DETECTOR).judge(one)
+    assert judged.decision.outcome is outcome
+    assert judged.service is None
+    assert judged.metadata == ObjectMeta("a", "shop", resource_version="7")
+
+
+def test_a_candidate_is_kept_whole() -> None:
+    one = service("a", **PROMETHEUS)
+    assert Inventory(DETECTOR).judge(one) == Judged(one.metadata, DETECTOR.detect(one), one)

@@ -1,0 +1,86 @@
+"""When the controller looks: at once after a quiet time, less and less often while changes keep coming."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from dynamic_toolset.controller import Pacer
+from tests.virtual_time import virtual_time
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def looks_during(storm: float, every: float) -> list[float]:
+    """Change something every so many seconds for a time, and return when the pacer said to look."""
+    pacer, looks = Pacer(), []
+
+    async def look() -> None:
+        while True:
+            await pacer.wait()
+            looks.append(round(now(), 3))
+
+    looking = asyncio.create_task(look())
+    while now() < storm:
+        pacer.notify()
+        await asyncio.sleep(every)
+    await asyncio.sleep(60)
+    looking.cancel()
+    return looks
+
+
+@virtual_time
+async def test_one_change_after_a_quiet_time_is_looked_at_at_once() -> None:
+    pacer = Pacer()
+    for _ in range(3):
+        await asyncio.sleep(100)
+        changed = now()
+        pacer.notify()
+        await pacer.wait()
+        assert now() == changed
+
+
+@virtual_time
+async def test_the_verdict_that_follows_a_change_is_looked_at_at_once_as_well() -> None:
+    pacer = Pacer()
+    for _ in range(3):
+        await asyncio.sleep(100)
+        pacer.notify()
+        await pacer.wait()
+        await asyncio.sleep(0.01)
+        verdict = now()
+        pacer.notify()
+        await pacer.wait()
+        assert now() == verdict
+
+
+@virtual_time
+async def test_while_changes_keep_coming_the_pauses_double_up_to_five_seconds() -> None:
+    looks = await looks_during(storm=30, every=0.01)
+    pauses = [round(later - earlier, 2) for earlier, later in pairwise(looks)]
+    assert pauses[:8] == [0.01, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    assert max(pauses) == 5.0
+
+
+@pytest.mark.parametrize("every", [0.001, 0.05, 0.3])
+def test_a_storm_costs_a_bounded_number_of_looks_and_its_last_change_is_seen(every: float) -> None:
+    @virtual_time
+    async def run() -> None:
+        looks = await looks_during(storm=60, every=every)
+        assert len(looks) <= 22
+        assert looks[-1] >= 60 - every
+
+    run()
+
+
+@virtual_time
+async def test_many_changes_before_a_look_are_one() -> None:
+    pacer = Pacer()
+    for _ in range(1000):
+        pacer.notify()
+    await pacer.wait()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1000):
+            await pacer.wait()
