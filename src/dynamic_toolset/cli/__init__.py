@@ -1,0 +1,41 @@
+"""The command line: one module for each command, imported when it is called (start-up time is part of the product)."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command that ``sys.argv`` names.
+
+    Exit status: 0 done, 1 it did not work, 2 the call was wrong, 130 interrupted from the keyboard.
+    """
+    import click
+
+    from dynamic_toolset.cli.app import app
+
+    try:
+        sys.exit(app(standalone_mode=False))
+    except click.Abort:  # what click makes of Ctrl-C
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Exception as error:
+        from dynamic_toolset.cli.failures import EXPECTED, printable
+
+        if not isinstance(error, EXPECTED):
+            raise
+        print("error:", "\n".join(map(printable, str(error).splitlines())), file=sys.stderr)
+        sys.exit(1)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write out what is left while a closed pipe (``| head``) can still be told from a mistake of ours."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more when it ends (docs.python.org/3/library/signal.html, "Note on SIGPIPE").
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

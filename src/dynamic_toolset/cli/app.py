@@ -1,0 +1,220 @@
+"""The commands and their options. What a command does is in the module of its name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dynamic_toolset import __version__
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path)
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Put several options into one, which reads in ``--help`` in the order in which they are given here."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_settings = _options(
+    click.option(
+        "--config", "-c", type=_FILE, metavar="FILE", envvar="DYNAMIC_TOOLSET_CONFIG", help="Settings (YAML)."
+    ),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="SETTING=VALUE",
+        help="One setting, e.g. healthCheck.timeout=3s. Repeatable.",
+    ),
+)
+_cluster = _options(
+    click.option(
+        "--kubeconfig",
+        type=_FILE,
+        metavar="FILE",
+        help="A kubeconfig. Default: in-cluster, else $KUBECONFIG or ~/.kube/config.",
+    ),
+    click.option("--context", metavar="NAME", help="The context of the kubeconfig."),
+)
+_manifests = click.option(
+    "--filename",
+    "-f",
+    multiple=True,
+    metavar="FILE",
+    help="Manifests, YAML or JSON, any number of documents; - is standard input. Repeatable.",
+)
+
+
+def _output(*formats: str, about: str | None = None) -> Callable[[F], F]:
+    choice = click.Choice(formats)
+    return click.option("--output", "-o", type=choice, default=formats[0], show_default=True, help=about)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="dynamic-toolset", message="%(prog)s %(version)s")
+def app() -> None:
+    """Keep the toolset of an AI agent (HolmesGPT) in step with the observability services of a cluster."""
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  dynamic-toolset run
+      in a cluster, with its ServiceAccount
+  dynamic-toolset run --kubeconfig ~/.kube/config --set configMap.namespace=holmes
+      from elsewhere, publishing into another namespace
+"""
+)
+@_settings
+@_cluster
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    default="auto",
+    show_default=True,
+    help="auto: console on a terminal, else JSON.",
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def run(
+    config: Path | None,
+    assignments: tuple[str, ...],
+    kubeconfig: Path | None,
+    context: str | None,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Run the service until it is told to stop.
+
+    It watches the Services, checks the backends among them, and keeps the ConfigMap right. SIGTERM ends it.
+    """
+    from dynamic_toolset.cli import run as command
+
+    command.run(config, assignments, kubeconfig, context, log_format, log_level)
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  dynamic-toolset discover
+  dynamic-toolset discover -o json | jq '.services[] | select(.health != "healthy")'
+"""
+)
+@_output("table", "json", "yaml")
+@_settings
+@_cluster
+def discover(
+    output: str, config: Path | None, assignments: tuple[str, ...], kubeconfig: Path | None, context: str | None
+) -> None:
+    """Look once at the cluster, check, and show. Writes nothing."""
+    from dynamic_toolset.cli import discover as command
+
+    command.run(output, config, assignments, kubeconfig, context)
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  kubectl get services -A -o yaml | dynamic-toolset generate -f -
+  helm template my-release my-chart | dynamic-toolset generate -f - -o configmap
+  dynamic-toolset generate -f services.yaml --overrides overrides.yaml -o holmesgpt
+"""
+)
+@_manifests
+@_output(
+    "documents",
+    "holmesgpt",
+    "generic",
+    "configmap",
+    about="All documents as a YAML stream, one of them, or the ConfigMap.",
+)
+@click.option("--overrides", type=_FILE, metavar="FILE", help="What overrides.yaml of the ConfigMap would hold.")
+@_settings
+def generate(
+    filename: tuple[str, ...], output: str, overrides: Path | None, config: Path | None, assignments: tuple[str, ...]
+) -> None:
+    """Print what would be published for manifests.
+
+    Without a cluster, and without checks: every backend is taken for healthy.
+    """
+    from dynamic_toolset.cli import generate as command
+
+    if not filename:
+        raise click.UsageError("give manifests with -f FILE, or -f - for standard input")
+    command.run(filename, output, overrides, config, assignments)
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  dynamic-toolset explain monitoring/grafana
+      this Service, in the cluster, with a check of its health
+  dynamic-toolset explain -f service.yaml
+      every Service of a manifest, without a cluster
+  kubectl get services -A -o yaml | dynamic-toolset explain -f - -o json
+"""
+)
+@click.argument("service", metavar="[NAMESPACE/NAME]", required=False)
+@_manifests
+@_output("text", "json")
+@_settings
+@_cluster
+def explain(
+    service: str | None,
+    filename: tuple[str, ...],
+    output: str,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    kubeconfig: Path | None,
+    context: str | None,
+) -> None:
+    """Say why a Service is, or is not, in the toolset."""
+    from dynamic_toolset.cli import explain as command
+
+    if (service is None) == (not filename):
+        raise click.UsageError("name one Service as NAMESPACE/NAME, or give manifests with -f FILE")
+    if service is None:
+        command.run_files(filename, output, config, assignments)
+    else:
+        command.run_live(_key(service), output, config, assignments, kubeconfig, context)
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  dynamic-toolset demo
+  dynamic-toolset demo --keep
+      leaves it running, with the address to look at
+"""
+)
+@click.option("--keep", is_flag=True, help="Leave it running until Ctrl-C.")
+def demo(keep: bool) -> None:
+    """Show the service at work, without a cluster.
+
+    A Kubernetes API and sample backends run in this process, and the story of a day happens to them.
+    """
+    from dynamic_toolset.cli import demo as command
+
+    command.run(keep=keep)
+
+
+def _key(text: str) -> tuple[str, str]:
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise click.UsageError(f"{text!r}: write NAMESPACE/NAME, e.g. monitoring/grafana")
+    return namespace, name

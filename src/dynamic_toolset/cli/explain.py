@@ -1,0 +1,86 @@
+"""``dynamic-toolset explain``: why a Service is, or is not, in the toolset."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dynamic_toolset.cli.failures import printable, tell
+from dynamic_toolset.cli.manifests import read
+from dynamic_toolset.cli.setup import prepare
+from dynamic_toolset.cli.survey import health_of, survey
+from dynamic_toolset.discovery.detector import Detector
+from dynamic_toolset.kube.connection import discover
+from dynamic_toolset.model import Decision, Health, Outcome, ServiceKey
+from dynamic_toolset.toolset.listing import is_listed
+
+
+def run_files(files: Sequence[str], output: str, config: Path | None, assignments: Sequence[str]) -> None:
+    """Explain every Service of the manifests, in input order. Exit status 1 if an object could not be used."""
+    setup = prepare(config, assignments)
+    manifests = read(files)
+    decisions = Detector(setup.catalog, setup.settings).discover(manifests.services)
+    keys = [service.metadata.key for service in manifests.services]
+    if output == "json":
+        print(json.dumps({"services": [_fields(key, decisions[key]) for key in keys]}, indent=2))
+    elif keys:
+        print("\n\n".join(_text(key, decisions[key]) for key in keys))
+    tell(manifests.warnings, manifests.problems)
+
+
+def run_live(
+    service: tuple[str, str],
+    output: str,
+    config: Path | None,
+    assignments: Sequence[str],
+    kubeconfig: Path | None,
+    context: str | None,
+) -> None:
+    """Explain one Service of the cluster, with a check of its health. Exit status 1 if there is none of that name."""
+    setup = prepare(config, assignments)
+    key = ServiceKey(*service)
+    connection = discover(str(kubeconfig) if kubeconfig else None, context)
+    # The whole namespace, because a Service may be left out in favour of another one.
+    found = asyncio.run(survey(connection, setup, namespace=key.namespace, only=key))
+    decision = found.decisions.get(key)
+    if decision is None:
+        unreadable = next((skipped.error for skipped in found.skipped if skipped.key == key), None)
+        why = f"cannot be read: {unreadable}" if unreadable else f"does not exist in {connection.server}"
+        print(f"error: Service {key} {why}", file=sys.stderr)
+        sys.exit(1)
+    health = health_of(found, key) if decision.candidate else None
+    listed = (
+        decision.outcome is Outcome.CANDIDATE
+        and decision.candidate is not None
+        and health is not None
+        and is_listed(decision.candidate, health, frozenset(), setup.settings.toolset)
+    )
+    if output == "json":
+        extra = {"health": health.verdict.value, "healthReason": health.reason} if health else {}
+        print(json.dumps({"services": [{**_fields(key, decision), **extra, "listed": listed}]}, indent=2))
+    else:
+        print(_text(key, decision, health))
+        print(f"  listed    {'yes' if listed else 'no'}")
+
+
+def _fields(key: ServiceKey, decision: Decision) -> dict[str, str | None]:
+    return {
+        "namespace": key.namespace,
+        "name": key.name,
+        "decision": decision.outcome.value,
+        "type": decision.type,
+        "endpoint": decision.endpoint,
+        "reason": decision.reason,
+    }
+
+
+def _text(key: ServiceKey, decision: Decision, health: Health | None = None) -> str:
+    lines = [f"{printable(str(key))}: {decision.outcome.value}"]
+    if decision.candidate:
+        lines += [f"  type      {decision.type}", f"  endpoint  {decision.endpoint}"]
+    lines.append(f"  why       {decision.reason}")
+    lines += [f"            - {rule}" for rule in decision.evidence if rule not in decision.reason]
+    if health:
+        lines.append(f"  health    {health.verdict.value}: {health.reason}")
+    return "\n".join(lines)

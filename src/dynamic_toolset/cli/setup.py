@@ -1,0 +1,25 @@
+"""What every command needs first: settings, catalog, connection."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from dynamic_toolset.discovery.catalog import Catalog, load_catalog
+from dynamic_toolset.settings import Settings, load
+
+
+class Setup(NamedTuple):
+    """The settings and the catalog that they name."""
+
+    settings: Settings
+    catalog: Catalog
+
+
+def prepare(config: Path | None, assignments: Iterable[str]) -> Setup:
+    """Read settings (file, environment, ``--set``) and catalog. Raises SettingsError and CatalogError."""
+    # The path of the file itself is an option of the command line, not a setting.
+    environ = {name: value for name, value in os.environ.items() if name != "DYNAMIC_TOOLSET_CONFIG"}
+    settings = load(config, environ, assignments)
+    folder = settings.catalog_folder
+    return Setup(settings, load_catalog(Path(folder) if folder else None))
