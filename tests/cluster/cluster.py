@@ -1,0 +1,425 @@
+"""A real cluster: etcd, kube-apiserver, controller manager and cluster DNS, as processes on the loopback interface.
+
+The trick is the Service range. The whole of 127.0.0.0/8 is local on Linux, so with ``--service-cluster-ip-range``
+in it a Service gets an address that can be dialled, once somebody listens there (``backends.py``). No container, no
+kube-proxy, no root, except for port 53 of the DNS.
+"""
+
+import csv
+import errno
+import ipaddress
+import json
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from tests.cluster import http
+from tests.cluster.cache import Missing
+from tests.cluster.http import Answer
+from tests.cluster.process import Process, StartFailed
+from tests.cluster.programs import cluster_program, system_program
+
+_START_DEADLINE = 60.0
+_JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+"""The content type of server-side apply."""
+
+# What the tests ask about: who wrote, listed or watched what. The servers' own requests are of no interest.
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "nonResourceURLs": ["*"]},
+        {"level": "None", "users": ["system:apiserver", "controller-manager", "coredns"]},
+        {"level": "Metadata"},
+    ],
+}
+
+
+class AuditEvent(NamedTuple):
+    """One request as the API server's audit log tells it. ``resource`` includes the subresource, as in RBAC."""
+
+    user: str
+    verb: str
+    resource: str
+    namespace: str
+    name: str
+    code: int
+
+    @property
+    def is_write(self) -> bool:
+        return self.verb not in ("get", "list", "watch")
+
+
+class KubectlFailed(Exception):
+    """kubectl ended with an error. The text is the command and what it said."""
+
+
+class Cluster:
+    """A cluster that lives as long as the ``with`` block.
+
+    ``data`` is a folder that ``snapshot`` made; without it the cluster is empty. ``service_range`` is a /16 in
+    127.0.0.0/8; by default that of the snapshot, or the first one that no other cluster on this machine uses.
+
+    Raises Missing where the machine lacks a part, and StartFailed with the end of the log of the part that failed.
+    Without a controller manager (only ``KUBEBUILDER_ASSETS``, no Go) namespaces are never quite deleted, which no
+    test waits for; without DNS (not root) ``dns_missing`` says why.
+    """
+
+    def __init__(self, *, data: Path | None = None, service_range: str | None = None) -> None:
+        if sys.platform != "linux":
+            raise Missing("Linux", "only there is all of 127.0.0.0/8 local; run the tests in a Linux container or VM")
+        recorded = (data / "service-range").read_text() if data else None
+        if recorded and service_range and recorded != service_range:
+            raise ValueError(f"the snapshot {data} was made with the Service range {recorded}, not {service_range}")
+        self.service_range = service_range or recorded or _free_service_range()
+        self.dns_address = str(ipaddress.ip_network(self.service_range)[10])
+        self.dns_missing: Missing | None = None
+        self.admin_token = secrets.token_hex(16)
+        self._data = data
+        self._processes: dict[str, Process] = {}
+        self._cleanup = ExitStack()
+
+    # --- Start and end -----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._programs = {name: cluster_program(name) for name in ("etcd", "kube-apiserver", "kubectl")}
+        with ExitStack() as cleanup:
+            self.folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="dynamic-toolset-cluster-")))
+            cleanup.callback(self._stop_processes)
+            self._start()
+            self._cleanup = cleanup.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cleanup.close()
+
+    def _start(self) -> None:
+        if self._data:
+            shutil.copytree(self._data / "etcd", self._etcd_data)
+        self._ports = _free_ports("etcd", "etcd-peer", "kube-apiserver", "coredns-ready")
+        self.url = f"https://127.0.0.1:{self._ports['kube-apiserver']}"
+        self._write_configuration()
+        self._start_etcd()
+        self.start_apiserver()
+        self.kubeconfig = self.kubeconfig_for("admin", self.admin_token)
+        self._start_controller_manager()
+        self._start_dns()
+
+    def _stop_processes(self) -> None:
+        """End the API server first, and by force: without etcd its orderly end takes a minute."""
+        for name in ("coredns", "kube-controller-manager"):
+            if process := self._processes.pop(name, None):
+                process.stop(signal.SIGKILL)
+        self.stop_apiserver()
+        if etcd := self._processes.pop("etcd", None):
+            etcd.stop()
+
+    def stop_apiserver(self) -> None:
+        """Take the Kubernetes API away, as a crash would."""
+        if process := self._processes.pop("kube-apiserver", None):
+            process.stop(signal.SIGKILL)
+
+    def restart_apiserver(self) -> None:
+        """Break every connection to the API, and have it back under the same address."""
+        self.stop_apiserver()
+        self.start_apiserver()
+
+    def snapshot(self, folder: Path) -> None:
+        """End the cluster, and keep its data in ``folder``, from which a later one can start.
+
+        What takes long to make (10,000 Services: two minutes) is so made once.
+        """
+        self._stop_processes()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+            data = Path(unfinished, "data")
+            shutil.copytree(self._etcd_data, data / "etcd")
+            (data / "service-range").write_text(self.service_range)
+            data.rename(folder)
+
+    # --- Use ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate to check the API server's with: it signs its own."""
+        return self.folder / "certificates" / "apiserver.crt"
+
+    def api(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        token: str | None = None,
+        content_type: str = _JSON,
+    ) -> Answer:
+        """Send one request to the API, as the administrator unless ``token`` says who, and return any answer."""
+        return http.request(
+            method,
+            self.url + path,
+            body=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {token or self.admin_token}", "Content-Type": content_type},
+            tls=self._tls(),
+        )
+
+    def get(self, path: str) -> Any:
+        """Return the object or list at a path of the API; None if there is none."""
+        answer = self.api("GET", path)
+        if answer.status == 404:
+            return None
+        return _expect(answer, f"GET {path}", 200)
+
+    def create_namespace(self, name: str) -> None:
+        """Create a namespace."""
+        path = "/api/v1/namespaces"
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        _expect(self.api("POST", path, body), f"POST {path}", 201)
+
+    def delete_namespace(self, name: str) -> None:
+        """Delete a namespace; its Services are gone when this returns, the rest soon after."""
+        path = f"/api/v1/namespaces/{name}"
+        _expect(self.api("DELETE", f"{path}/services"), f"DELETE {path}/services", 200)
+        _expect(self.api("DELETE", path), f"DELETE {path}", 200, 404, 409)
+
+    def create_service(
+        self,
+        namespace: str,
+        name: str,
+        *,
+        ports: Sequence[int | Mapping[str, Any]],
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        **spec: Any,
+    ) -> Any:
+        """Create a Service and return it, with its ClusterIP. A port may be given as its number."""
+        path = f"/api/v1/namespaces/{namespace}/services"
+        body = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "labels": labels or {}, "annotations": annotations or {}},
+            "spec": {"ports": [{"port": port} if isinstance(port, int) else port for port in ports]} | spec,
+        }
+        return _expect(self.api("POST", path, body), f"POST {path}", 201)
+
+    def token(self, namespace: str, service_account: str) -> str:
+        """Return a token for a ServiceAccount, valid for an hour (TokenRequest)."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+        answer: str = _expect(self.api("POST", path, body), f"POST {path}", 201)["status"]["token"]
+        return answer
+
+    def kubeconfig_for(self, name: str, token: str) -> Path:
+        """Write the kubeconfig of somebody who holds ``token``, and return its path."""
+        path = self.folder / f"{name}.kubeconfig"
+        cluster = {"server": self.url, "certificate-authority": str(self.ca_file)}
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "tests", "cluster": cluster}],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": name}}],
+            "current-context": "tests",
+        }
+        path.write_text(json.dumps(document))
+        return path
+
+    def kubectl(self, *arguments: str, input: str | None = None) -> str:  # noqa: A002, as in subprocess.run
+        """Run kubectl as the administrator and return its output. Raises KubectlFailed."""
+        options = (f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.folder / 'kubectl'}")
+        result = subprocess.run(
+            [self._programs["kubectl"], *options, *arguments],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if result.returncode:
+            raise KubectlFailed(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
+        return result.stdout
+
+    def audit(self, skip: int = 0) -> Iterator[AuditEvent]:
+        """Return what was asked of the API since the start, in order, without the first ``skip`` events.
+
+        A watch has two events: it began, it ended.
+        """
+        with (self.folder / "audit.log").open() as log:
+            for number, line in enumerate(log):
+                if number < skip or not line.endswith("\n"):
+                    continue
+                event = json.loads(line)
+                target = event.get("objectRef", {})
+                parts = (target.get("resource", ""), target.get("subresource"))
+                yield AuditEvent(
+                    user=event["user"]["username"],
+                    verb=event["verb"],
+                    resource="/".join(part for part in parts if part),
+                    namespace=target.get("namespace", ""),
+                    name=target.get("name", ""),
+                    code=event["responseStatus"]["code"],
+                )
+
+    # --- The parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _etcd_data(self) -> Path:
+        return self.folder / "etcd"
+
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca_file)
+
+    def _write_configuration(self) -> None:
+        key = self.folder / "service-accounts.key"
+        command = [str(system_program("openssl")), "genrsa", "-out", str(key), "2048"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        (self.folder / "audit-policy.json").write_text(json.dumps(_AUDIT_POLICY))
+        self._tokens = {
+            "admin": self.admin_token,
+            "controller-manager": secrets.token_hex(16),
+            "coredns": secrets.token_hex(16),
+        }
+        with (self.folder / "tokens.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([token, name, name, "system:masters"] for name, token in self._tokens.items())
+
+    def _run(self, program: Path, *arguments: str) -> Process:
+        process = Process([program, *arguments], self.folder / f"{program.name}.log")
+        self._processes[program.name] = process
+        return process
+
+    def _start_etcd(self) -> None:
+        client, peer = (f"http://127.0.0.1:{self._ports[name]}" for name in ("etcd", "etcd-peer"))
+        process = self._run(
+            self._programs["etcd"],
+            f"--data-dir={self._etcd_data}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+        )
+        process.wait_until(lambda: http.answers(f"{client}/health"), _START_DEADLINE)
+
+    def start_apiserver(self) -> None:
+        """Bring the Kubernetes API back after ``stop_apiserver``, under the same address."""
+        process = self._run(
+            self._programs["kube-apiserver"],
+            f"--etcd-servers=http://127.0.0.1:{self._ports['etcd']}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={self._ports['kube-apiserver']}",
+            f"--cert-dir={self.ca_file.parent}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--api-audiences=https://kubernetes.default.svc",
+            f"--service-account-key-file={self.folder / 'service-accounts.key'}",
+            f"--service-account-signing-key-file={self.folder / 'service-accounts.key'}",
+            f"--service-cluster-ip-range={self.service_range}",
+            f"--token-auth-file={self.folder / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount",
+            "--allow-privileged=true",
+            f"--audit-policy-file={self.folder / 'audit-policy.json'}",
+            f"--audit-log-path={self.folder / 'audit.log'}",
+            "--audit-log-maxsize=10000",
+        )
+        process.wait_until(self._api_is_ready, _START_DEADLINE)
+
+    def _api_is_ready(self) -> bool:
+        return self.ca_file.exists() and http.answers(f"{self.url}/readyz", self._tls())
+
+    def _start_controller_manager(self) -> None:
+        try:
+            program = cluster_program("kube-controller-manager")
+        except Missing:
+            return
+        kubeconfig = self.kubeconfig_for("controller-manager", self._tokens["controller-manager"])
+        process = self._run(
+            program,
+            f"--kubeconfig={kubeconfig}",
+            f"--service-account-private-key-file={self.folder / 'service-accounts.key'}",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--controllers=endpointslice-controller,namespace-controller,garbage-collector-controller,"
+            "serviceaccount-controller",
+            "--kube-api-qps=1000",
+            "--kube-api-burst=2000",
+        )
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        process.wait_until(lambda: self.get(account) is not None, _START_DEADLINE)
+
+    def _start_dns(self) -> None:
+        try:
+            program = cluster_program("coredns")
+            _check_dns_port(self.dns_address)
+        except Missing as missing:
+            self.dns_missing = missing
+            return
+        kubeconfig = self.kubeconfig_for("coredns", self._tokens["coredns"])
+        configuration = self.folder / "Corefile"
+        configuration.write_text(
+            "cluster.local:53 {\n"
+            f"  bind {self.dns_address}\n"
+            f"  kubernetes cluster.local {{\n    kubeconfig {kubeconfig} tests\n  }}\n"
+            f"  ready 127.0.0.1:{self._ports['coredns-ready']}\n"
+            "  errors\n"
+            "}\n"
+        )
+        process = self._run(program, "-conf", str(configuration))
+        ready = f"http://127.0.0.1:{self._ports['coredns-ready']}/ready"
+        process.wait_until(lambda: http.answers(ready), _START_DEADLINE)
+
+
+def _expect(answer: Answer, request: str, *statuses: int) -> Any:
+    assert answer.status in statuses, f"{request}: {answer.status} {answer.body.decode(errors='replace')}"
+    return answer.json
+
+
+def _free_ports(*names: str) -> dict[str, int]:
+    """Return a free port for each name. All are held until the last is found, so that they differ."""
+    with ExitStack() as held:
+        sockets = {name: held.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
+        return {name: listener.getsockname()[1] for name, listener in sockets.items()}
+
+
+def _check_dns_port(address: str) -> None:
+    """Raise Missing if this user may not use port 53, and StartFailed if another cluster does."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+            listener.bind((address, 53))
+    except PermissionError:
+        raise Missing(
+            "the right to serve DNS on port 53", "run the tests as root, or in a container (`unshare -r` is not enough)"
+        ) from None
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise StartFailed(
+            f"{address}:53 is in use: another cluster runs with this Service range. Wait for its end, or pass another "
+            "service_range"
+        ) from None
+
+
+def _free_service_range() -> str:
+    """Return the first /16 from 127.96.0.0 on where no cluster's DNS is. Without the right to ask, the first."""
+    for second in range(96, 128):
+        network = f"127.{second}.0.0/16"
+        try:
+            _check_dns_port(str(ipaddress.ip_network(network)[10]))
+        except StartFailed:
+            continue
+        except Missing:
+            break
+        return network
+    return "127.96.0.0/16"
