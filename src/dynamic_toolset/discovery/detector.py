@@ -31,10 +31,10 @@ from dynamic_toolset.model import Candidate, Decision, Outcome, Scheme, ServiceK
 from dynamic_toolset.settings import Settings
 
 # The labels that `app` and `component` stand for in rules, the recommended ones first
-# (kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/), then those of older charts, of kubectl run
-# and of kompose.
+# (kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/), then those of older charts, of kubectl
+# run, of kompose, of OpenStack-Helm and Zalando (application), and of manifests that say service for app.
 _SHORT: dict[str, tuple[str, ...]] = {
-    "app": ("app.kubernetes.io/name", "app", "k8s-app", "name", "run", "io.kompose.service"),
+    "app": ("app.kubernetes.io/name", "app", "k8s-app", "name", "run", "io.kompose.service", "application", "service"),
     "component": ("app.kubernetes.io/component", "component"),
 }
 _LONG = frozenset(label for labels in _SHORT.values() for label in labels)

@@ -41,15 +41,21 @@ def web_ports(service: Service) -> tuple[ServicePort, ...]:
 def matching_port(ports: tuple[ServicePort, ...], patterns: Iterable[int | str]) -> ServicePort | None:
     """Return the first port that fits the earliest pattern: a number, a name, or both.
 
-    A target port counts like the port itself: it is the product's own, where the Service's may be anybody's (80).
+    A target port counts too: it is the product's own, where the Service's may be anybody's (80). Of two ports to one
+    target, that with the product's number is chosen, whatever their order.
     """
     for pattern in patterns:
         name, number = port_pattern(pattern)
+        behind: ServicePort | None = None
         for port in ports:
             if (name is None or name in (port.name, port.target_port)) and (
                 number is None or number in (port.port, target_number(port))
             ):
-                return port
+                if number is None or number == port.port:
+                    return port
+                behind = behind or port
+        if behind is not None:
+            return behind
     return None
 
 
@@ -103,8 +109,10 @@ def scheme_of(service: Service, port: ServicePort, default: Scheme) -> Scheme:
         return "https"
     if any(key in TLS_ANNOTATIONS for key in service.metadata.annotations or ()):
         # Istio wants ports to be named http-*, whatever they speak, so the certificate is for the only port even then.
-        plain = name == "http" or name.startswith("http-")
-        if not plain or len(web_ports(service)) == 1:
+        # Where a port is called https, the certificate is that port's: a proxy in front of the product.
+        others = [other.name for other in web_ports(service) if other is not port]
+        plain = name == "http" or name.startswith("http-") or "https" in others
+        if not plain or not others:
             return "https"
     return default
 

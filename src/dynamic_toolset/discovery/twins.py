@@ -46,10 +46,10 @@ def duplicates(
 
 
 def _preference(service: Service) -> tuple[object, ...]:
-    """Order Services of one workload: asked for by its owner, load balanced, for use inside the cluster."""
+    """Order Services of one workload: asked for by its owner, for all Pods, load balanced, inside the cluster."""
     spec, name = service.spec, service.metadata.name
     outside = spec.type in {"NodePort", "LoadBalancer"}
-    return (not _is_annotated(service), is_headless(service), outside, len(name), name)
+    return (not _is_annotated(service), _is_for_one_pod(service), is_headless(service), outside, len(name), name)
 
 
 def _is_twin(one: tuple[Service, Decision], kept: tuple[Service, Decision], *, peers: bool) -> bool:
@@ -59,7 +59,7 @@ def _is_twin(one: tuple[Service, Decision], kept: tuple[Service, Decision], *, p
         candidate, listed = decision.candidate, other_decision.candidate
         if not (_is_annotated(other) and candidate and listed and candidate.endpoint.path == listed.endpoint.path):
             return False
-    loose = is_headless(service) or is_headless(other)
+    loose = is_headless(service) or is_headless(other) or _is_for_one_pod(service)
     if not loose and _ports(service) != _ports(other):
         return False  # two load-balanced Services with different ports are two entrances that somebody meant
     selector, other_selector = service.spec.selector, other.spec.selector
@@ -71,12 +71,20 @@ def _is_twin(one: tuple[Service, Decision], kept: tuple[Service, Decision], *, p
     return peers and is_headless(service) and _same_installation(service, other)
 
 
+def _is_for_one_pod(service: Service) -> bool:
+    """Whether it leads to a single replica of a StatefulSet: charts can make one of these for each, besides.
+
+    The label is Kubernetes' own (kubernetes.io/docs/concepts/workloads/controllers/statefulset/#pod-name-label).
+    """
+    return "statefulset.kubernetes.io/pod-name" in (service.spec.selector or ())
+
+
 def _ports(service: Service) -> set[tuple[int, int | str | None]]:
     return {(port.port, port.target_port) for port in service.spec.ports or ()}
 
 
 def _agree(one: Labels, other: Labels, *, loose: bool) -> bool:
-    """Whether two selectors choose the same Pods: for a headless Service, one may say it in fewer words."""
+    """Whether two selectors choose the same Pods, or, if ``loose``, one says it in fewer words."""
     return one == other or (loose and (one.items() <= other.items() or other.items() <= one.items()))
 
 

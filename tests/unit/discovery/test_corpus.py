@@ -1,6 +1,6 @@
 """Labelled Services of real installations. A group is one cluster.
 
-``corpus/services.yaml`` and ``corpus/more.yaml`` say what each Service is; the header of the first explains the fields.
+The files in ``corpus/`` say what each Service is; the header of ``services.yaml`` explains the fields.
 """
 
 from collections import defaultdict
@@ -30,13 +30,32 @@ MISSED = {
     "openshift-3/alertmanager": "the labels of its Pods say Prometheus, which is one container of several",
     "death-star-hotel/jaeger-out": "a label that is used nowhere else (app-name)",
     "death-star-social/jaeger-out": "a label that is used nowhere else (app-name)",
+    "alertmanager-1/alerts-alertmanager-headless": "a duplicate whose target port has a name, and another number",
+    "bitnami-rabbitmq-12-port-80/broker-headless": "a duplicate whose target port has a name, and another number",
+    "bitnami-opensearch-tls/logs-opensearch": "a value of the chart switches TLS on, and no Service shows it",
+    "elastic-7-node-groups/logs-client": "Elastic's chart speaks HTTPS since version 8, which no label tells from 7",
+    "elastic-7-node-groups/logs-master": "Elastic's chart speaks HTTPS since version 8, which no label tells from 7",
+    "elastic-7-node-groups/logs-master-headless": "Elastic's chart speaks HTTPS since version 8, not in version 7",
+    "jaeger-0-elasticsearch/elasticsearch-master": "Elastic's chart speaks HTTPS since version 8, not in version 7",
+    "jaeger-0-elasticsearch/elasticsearch-master-headless": "Elastic's chart speaks HTTPS since version 8, not in 7",
+    "grafana-renamed/ui": "nameOverride puts another name in place of the product's, on Service and Pods",
+    "istio-1-4/tracing": "a second entrance to the same Pods, on another port",
+    "zalando-es-operator/es8-master": "the labels of its Pods name no product",
+    "d-uzlov-k8s-homelab/vlogs-server": "nameOverride puts another name in place of the product's, on Service and Pods",
+    "lsst-it-elk-k8s/elasticsearch": "Elastic's chart speaks HTTPS since version 8, which no label tells from 7",
+    "lsst-it-elk-k8s/elasticsearch-headless": "Elastic's chart speaks HTTPS since version 8, not in version 7",
+    "excerpt-jaeger-f/jaeger-collector": "it is called after a part that answers no query, and has the query port too",
+    "excerpt-vm-b/my-bench-prometheus-benchmark-vmsingle": "a label that is used nowhere else (job)",
+    "excerpt-am-d/armo-alertmanager": "the name of the product stands in the middle of the label",
+    "excerpt-am-e/armo-alertmanager": "the labels of its Pods name another product",
+    "excerpt-gr-d/grafana-service-xfusion": "the name of the product stands at the beginning of the label",
 }
 
 
 @cache
 def corpus():
     groups = defaultdict(list)
-    for file in ("services.yaml", "more.yaml"):
+    for file in ("services.yaml", "more.yaml", "charts.yaml", "manifests.yaml"):
         for entry in yaml.load((Path(__file__).parent / "corpus" / file).read_bytes(), YamlLoader):
             groups[entry["group"]].append((entry["id"], msgspec.convert(entry["service"], Service), entry["expect"]))
     return dict(groups)
@@ -167,8 +186,12 @@ def with_ports_reversed(one):
 
 
 def without_version(one):
-    gone = {"helm.sh/chart", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "heritage"}
-    labels = {label: value for label, value in (one.metadata.labels or {}).items() if label not in gone}
+    gone = {"helm.sh/chart", "app.kubernetes.io/version", "heritage"}
+    labels = {
+        label: value
+        for label, value in (one.metadata.labels or {}).items()
+        if label not in gone and (label, value) != ("app.kubernetes.io/managed-by", "Helm")  # an operator's name stays
+    }
     return replaced(one, labels=labels)
 
 

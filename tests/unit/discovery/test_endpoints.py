@@ -51,6 +51,7 @@ def test_scheme(listens, scheme):
         ("http:8080 grpc:9095", "http"),
         ("http-web:8080", "https"),  # it must be for a port, and there is no other
         ("http:8080", "https"),
+        ("api:8080 https:9091", "http"),  # it is for the proxy
     ],
 )
 def test_a_serving_certificate_of_openshift_means_https(listens, scheme):
@@ -74,6 +75,11 @@ def test_headless_leads_to_the_pods(listens, port):
         detect(headless("api", "", listens, annotations=CUSTOM)).endpoint == f"http://api.shop.svc.cluster.local:{port}"
     )
     assert url(listens) == f"http://api.shop.svc.cluster.local:{ports(listens)[0].port}"
+
+
+@pytest.mark.parametrize("listens", ["http:80>3000 ui:3000", "ui:3000 http:80>3000"])
+def test_of_two_ports_to_one_target_the_one_with_the_number_of_the_product_counts(listens):
+    assert detect(service("grafana", "app=grafana", listens)).endpoint.endswith(":3000")
 
 
 def test_the_cluster_domain_is_a_setting():

@@ -7,6 +7,7 @@ from dynamic_toolset.model import Outcome
 from .building import discover, headless, service
 
 POD = ".name=loki .instance=one"
+ONE_POD = "statefulset.kubernetes.io/pod-name=loki-0"
 
 
 def outcomes(*services):
@@ -46,6 +47,8 @@ def test_a_headless_service_that_is_the_only_one_is_listed():
         (loki("loki", pods=""), headless_loki("other-name", pods="")),
         (loki("loki", pods=""), headless_loki("loki-headless", pods="", own=".name=loki app=x")),
         (headless_loki("lok"), headless_loki("lok-hl")),
+        (loki("loki"), loki("lok", pods=f"{POD} {ONE_POD}")),
+        (headless_loki("loki-headless"), loki("lok", pods=f"{POD} {ONE_POD}")),
     ],
 )
 def test_the_better_way_to_a_workload_is_kept(one, other):
@@ -60,6 +63,7 @@ def test_the_better_way_to_a_workload_is_kept(one, other):
         (loki("loki"), headless_loki("loki-headless", pods=".name=loki .instance=two")),
         (loki("loki"), headless_loki("loki-headless", namespace="other")),
         (loki("loki"), loki("loki-read", pods=f"{POD} .component=read")),
+        (loki("loki-0", pods=f"{POD} {ONE_POD}"), loki("loki-1", pods=f"{POD} {ONE_POD[:-1]}1")),
         (loki("loki", pods="", own=".name=loki app=a"), loki("lok", pods="", own=".name=loki app=b")),
         (loki("loki"), service("loki-http", POD, "metrics:3100 grpc:9095", POD)),
         (loki("loki"), service("g", "", "3000", POD, annotations={"-type": "grafana"})),
