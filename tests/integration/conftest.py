@@ -10,8 +10,14 @@ from tests.integration.sandboxed import NAMESPACE, TARGET, Cluster, Subject, set
 
 
 @pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    async with AsyncExitStack() as backends, Sandbox() as sandbox:
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def cluster(sandbox: Sandbox) -> AsyncIterator[Cluster]:
+    async with AsyncExitStack() as backends:
         cluster = Cluster(sandbox, backends)
         for name in (NAMESPACE, TARGET.namespace):
             await cluster.add_namespace(name)

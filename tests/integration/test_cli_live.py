@@ -42,12 +42,6 @@ Command = Callable[..., Awaitable[Ended]]
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
 async def scenario(sandbox: Sandbox) -> AsyncIterator[Scenario]:
     """The cluster of the demo as its story begins."""
     async with Scenario(sandbox) as scenario:

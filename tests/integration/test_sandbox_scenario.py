@@ -20,12 +20,6 @@ WHERE = ConfigMapSettings()
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
 async def scenario(sandbox: Sandbox) -> AsyncIterator[Scenario]:
     async with Scenario(sandbox) as scenario:
         yield scenario

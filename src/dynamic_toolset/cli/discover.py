@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from dynamic_toolset.cli.describe import facts
 from dynamic_toolset.cli.setup import prepare
 from dynamic_toolset.cli.survey import Survey, health_of, survey
 from dynamic_toolset.kube.connection import discover
@@ -45,15 +46,12 @@ def run(
 def _row(key: ServiceKey, decision: Decision, found: Survey, settings: ToolsetSettings) -> Row:
     health = health_of(found, key)
     candidate = decision.candidate if decision.outcome is Outcome.CANDIDATE else None
-    return {
-        "namespace": key.namespace,
-        "name": key.name,
-        "decision": decision.outcome.value,
-        "type": decision.type,
-        "endpoint": decision.endpoint,
+    row = facts(key, decision)
+    reason = row.pop("reason")
+    return row | {
         "health": health.verdict.value if candidate else None,
         "listed": candidate is not None and is_listed(candidate, health, frozenset(), settings),
-        "reason": health.reason if candidate else decision.reason,
+        "reason": health.reason if candidate else reason,
     }
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dynamic_toolset.cli.describe import facts
 from dynamic_toolset.cli.failures import printable, tell
 from dynamic_toolset.cli.manifests import read
 from dynamic_toolset.cli.setup import prepare
@@ -23,7 +24,7 @@ def run_files(files: Sequence[str], output: str, config: Path | None, assignment
     decisions = Detector(setup.catalog, setup.settings).discover(manifests.services)
     keys = [service.metadata.key for service in manifests.services]
     if output == "json":
-        print(json.dumps({"services": [_fields(key, decisions[key]) for key in keys]}, indent=2))
+        print(json.dumps({"services": [facts(key, decisions[key]) for key in keys]}, indent=2))
     elif keys:
         print("\n\n".join(_text(key, decisions[key]) for key in keys))
     tell(manifests.warnings, manifests.problems)
@@ -58,21 +59,10 @@ def run_live(
     )
     if output == "json":
         extra = {"health": health.verdict.value, "healthReason": health.reason} if health else {}
-        print(json.dumps({"services": [{**_fields(key, decision), **extra, "listed": listed}]}, indent=2))
+        print(json.dumps({"services": [{**facts(key, decision), **extra, "listed": listed}]}, indent=2))
     else:
         print(_text(key, decision, health))
         print(f"  listed    {'yes' if listed else 'no'}")
-
-
-def _fields(key: ServiceKey, decision: Decision) -> dict[str, str | None]:
-    return {
-        "namespace": key.namespace,
-        "name": key.name,
-        "decision": decision.outcome.value,
-        "type": decision.type,
-        "endpoint": decision.endpoint,
-        "reason": decision.reason,
-    }
 
 
 def _text(key: ServiceKey, decision: Decision, health: Health | None = None) -> str:
