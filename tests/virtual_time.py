@@ -59,6 +59,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads without the deadline that asyncio sets from 3.12 on: it would be over at once."""
+        await super().shutdown_default_executor()
+
 
 def virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """Run an async test in virtual time. Fixtures and parameters work as ever; async fixtures do not."""

@@ -92,14 +92,16 @@ def _objects(shown: str, text: str) -> Iterator[tuple[str, Any]]:
         raise ManifestError(f"{shown}: nested too deep") from None
 
 
-def _unpacked(where: str, document: Any) -> Iterator[tuple[str, Any]]:
+def _unpacked(where: str, document: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    if depth > MAX_DEPTH:  # the interpreter's own bound differs from one version to the next
+        raise RecursionError
     if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):
         # The API leaves kind and version out in the items of a typed list.
         inherited = {"kind": document["kind"].removesuffix("List"), "apiVersion": document.get("apiVersion", "v1")}
         items = document.get("items") or []
         for number, item in enumerate(items if isinstance(items, list) else [items], 1):
             whole = {**inherited, **item} if isinstance(item, dict) and inherited["kind"] else item
-            yield from _unpacked(f"{where}, item {number}", whole)
+            yield from _unpacked(f"{where}, item {number}", whole, depth + 1)
     elif document is not None:
         yield where, document
 
