@@ -9,33 +9,22 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from msgspec import Struct
 
 from dynamic_toolset.cli import main
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.sandbox import Sandbox
 from dynamic_toolset.sandbox.resources import SERVICES
 from dynamic_toolset.sandbox.scenario import FIRST_LISTED, Scenario
+from tests.command import Ended
 from tests.documentation import README, commands, shows
 
 PROGRAM = (sys.executable, "-m", "dynamic_toolset")
 # What listens on loopback here may be dialled, and a test is not to wait for three attempts.
 SETTINGS = ("--set", "healthCheck.allowedRanges=127.0.0.0/8", "--set", "healthCheck.attempts=1")
 LISTED = {f"{key.namespace}/{key.name}" for key in FIRST_LISTED}
-
-
-class Ended(Struct, frozen=True):
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 Command = Callable[..., Awaitable[Ended]]

@@ -39,7 +39,6 @@ _settings = _options(
 _cluster = _options(
     click.option(
         "--kubeconfig",
-        type=_FILE,
         metavar="FILE",
         help="A kubeconfig. Default: in-cluster, else $KUBECONFIG or ~/.kube/config.",
     ),
@@ -90,7 +89,7 @@ def app() -> None:
 def run(
     config: Path | None,
     assignments: tuple[str, ...],
-    kubeconfig: Path | None,
+    kubeconfig: str | None,
     context: str | None,
     log_format: str,
     log_level: str,
@@ -116,7 +115,7 @@ def run(
 @_settings
 @_cluster
 def discover(
-    output: str, config: Path | None, assignments: tuple[str, ...], kubeconfig: Path | None, context: str | None
+    output: str, config: Path | None, assignments: tuple[str, ...], kubeconfig: str | None, context: str | None
 ) -> None:
     """Look once at the cluster, check, and show. Writes nothing."""
     from dynamic_toolset.cli import discover as command
@@ -179,7 +178,7 @@ def explain(
     output: str,
     config: Path | None,
     assignments: tuple[str, ...],
-    kubeconfig: Path | None,
+    kubeconfig: str | None,
     context: str | None,
 ) -> None:
     """Say why a Service is, or is not, in the toolset."""

@@ -10,21 +10,20 @@ import yaml
 
 from dynamic_toolset.cli.describe import facts
 from dynamic_toolset.cli.setup import prepare
-from dynamic_toolset.cli.survey import Survey, health_of, survey
+from dynamic_toolset.cli.survey import Survey, survey
 from dynamic_toolset.kube.connection import discover
 from dynamic_toolset.model import Decision, Outcome, ServiceKey
 from dynamic_toolset.settings import ToolsetSettings
-from dynamic_toolset.toolset.listing import is_listed
 
 Row = dict[str, str | bool | None]
 
 
 def run(
-    output: str, config: Path | None, assignments: Sequence[str], kubeconfig: Path | None, context: str | None
+    output: str, config: Path | None, assignments: Sequence[str], kubeconfig: str | None, context: str | None
 ) -> None:
     """Show every Service that is, or wants to be, a backend."""
     setup = prepare(config, assignments)
-    connection = discover(str(kubeconfig) if kubeconfig else None, context)
+    connection = discover(kubeconfig, context)
     if sys.stderr.isatty():
         print(f"Looking at the Services of {connection.server} and checking the candidates ...", file=sys.stderr)
     found = asyncio.run(survey(connection, setup))
@@ -44,14 +43,13 @@ def run(
 
 
 def _row(key: ServiceKey, decision: Decision, found: Survey, settings: ToolsetSettings) -> Row:
-    health = health_of(found, key)
-    candidate = decision.candidate if decision.outcome is Outcome.CANDIDATE else None
+    health = found.health_of(key) if decision.outcome is Outcome.CANDIDATE else None
     row = facts(key, decision)
     reason = row.pop("reason")
     return row | {
-        "health": health.verdict.value if candidate else None,
-        "listed": candidate is not None and is_listed(candidate, health, frozenset(), settings),
-        "reason": health.reason if candidate else reason,
+        "health": health.verdict.value if health else None,
+        "listed": found.is_listed(key, settings),
+        "reason": health.reason if health else reason,
     }
 
 

@@ -10,11 +10,10 @@ from dynamic_toolset.cli.describe import facts
 from dynamic_toolset.cli.failures import printable, tell
 from dynamic_toolset.cli.manifests import read
 from dynamic_toolset.cli.setup import prepare
-from dynamic_toolset.cli.survey import health_of, survey
+from dynamic_toolset.cli.survey import survey
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.kube.connection import discover
-from dynamic_toolset.model import Decision, Health, Outcome, ServiceKey
-from dynamic_toolset.toolset.listing import is_listed
+from dynamic_toolset.model import Decision, Health, ServiceKey
 
 
 def run_files(files: Sequence[str], output: str, config: Path | None, assignments: Sequence[str]) -> None:
@@ -35,13 +34,13 @@ def run_live(
     output: str,
     config: Path | None,
     assignments: Sequence[str],
-    kubeconfig: Path | None,
+    kubeconfig: str | None,
     context: str | None,
 ) -> None:
     """Explain one Service of the cluster, with a check of its health. Exit status 1 if there is none of that name."""
     setup = prepare(config, assignments)
     key = ServiceKey(*service)
-    connection = discover(str(kubeconfig) if kubeconfig else None, context)
+    connection = discover(kubeconfig, context)
     # The whole namespace, because a Service may be left out in favour of another one.
     found = asyncio.run(survey(connection, setup, namespace=key.namespace, only=key))
     decision = found.decisions.get(key)
@@ -50,13 +49,8 @@ def run_live(
         why = f"cannot be read: {unreadable}" if unreadable else f"does not exist in {connection.server}"
         print(f"error: Service {key} {why}", file=sys.stderr)
         sys.exit(1)
-    health = health_of(found, key) if decision.candidate else None
-    listed = (
-        decision.outcome is Outcome.CANDIDATE
-        and decision.candidate is not None
-        and health is not None
-        and is_listed(decision.candidate, health, frozenset(), setup.settings.toolset)
-    )
+    health = found.health_of(key) if decision.candidate else None
+    listed = found.is_listed(key, setup.settings.toolset)
     if output == "json":
         extra = {"health": health.verdict.value, "healthReason": health.reason} if health else {}
         print(json.dumps({"services": [{**facts(key, decision), **extra, "listed": listed}]}, indent=2))

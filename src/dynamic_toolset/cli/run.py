@@ -21,7 +21,7 @@ log = structlog.get_logger()
 def run(
     config: Path | None,
     assignments: Sequence[str],
-    kubeconfig: Path | None,
+    kubeconfig: str | None,
     context: str | None,
     log_format: str,
     log_level: str,
@@ -29,7 +29,7 @@ def run(
     """Run until SIGTERM or SIGINT, then end with status 0."""
     configure(log_format, log_level)
     setup = prepare(config, assignments)
-    connection = discover(str(kubeconfig) if kubeconfig else None, context)
+    connection = discover(kubeconfig, context)
     asyncio.run(_serve(setup, connection))
 
 

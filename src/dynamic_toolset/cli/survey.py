@@ -15,7 +15,8 @@ from dynamic_toolset.kube.client import SERVICES, Client, Skipped
 from dynamic_toolset.kube.connection import Connection
 from dynamic_toolset.kube.objects import Service
 from dynamic_toolset.model import UNCHECKED, Candidate, Decision, Health, Outcome, ServiceKey
-from dynamic_toolset.settings import Settings, seconds
+from dynamic_toolset.settings import Settings, ToolsetSettings, seconds
+from dynamic_toolset.toolset.listing import is_listed
 
 
 class Survey(Struct, frozen=True):
@@ -24,6 +25,19 @@ class Survey(Struct, frozen=True):
     decisions: Mapping[ServiceKey, Decision]
     health: Mapping[ServiceKey, Health]
     skipped: tuple[Skipped, ...]
+
+    def health_of(self, key: ServiceKey) -> Health:
+        """Return the health of a Service, which is unknown for one that was not checked."""
+        return self.health.get(key, UNCHECKED)
+
+    def is_listed(self, key: ServiceKey, settings: ToolsetSettings) -> bool:
+        """Whether a Service belongs into the toolset, by this look alone: nothing counts as published before."""
+        decision = self.decisions[key]
+        return (
+            decision.outcome is Outcome.CANDIDATE
+            and decision.candidate is not None
+            and is_listed(decision.candidate, self.health_of(key), frozenset(), settings)
+        )
 
 
 async def survey(
@@ -56,9 +70,4 @@ async def _checked(candidates: Mapping[ServiceKey, Candidate], settings: Setting
         checking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await checking
-        return {key: checker.health(key) for key in candidates} if candidates else {}
-
-
-def health_of(found: Survey, key: ServiceKey) -> Health:
-    """Return the health of a Service, which is unknown for one that was not checked."""
-    return found.health.get(key, UNCHECKED)
+        return {key: checker.health(key) for key in candidates}

@@ -1,15 +1,13 @@
 """The command line, called as its entry point calls it, in this process."""
 
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from msgspec import Struct
 
 from dynamic_toolset.cli import main
+from tests.command import Ended
 
 PROMETHEUS = """\
 apiVersion: v1
@@ -29,18 +27,6 @@ kind: Service
 metadata: {name: web, namespace: shop}
 spec: {ports: [{port: 80}]}
 """
-
-
-class Ended(Struct, frozen=True):
-    """How a command ended, and what it said."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 Run = Callable[..., Ended]
