@@ -33,7 +33,7 @@ from dynamic_toolset.publication.configmap import DocumentsTooLarge
 from dynamic_toolset.publication.publisher import Publisher, Render, Written
 from dynamic_toolset.settings import Settings
 from dynamic_toolset.toolset import documents, generic, holmesgpt, overrides
-from dynamic_toolset.toolset.listing import Published, is_listed
+from dynamic_toolset.toolset.listing import is_listed
 
 log = structlog.get_logger()
 
@@ -124,7 +124,7 @@ class Controller:
         self._publisher = Publisher(client, target, self._config_maps)
         self._probe = Probe(settings.health_check, Guard(settings.health_check.allowed_ranges))
         self._checker = Checker(self._probe, settings.health_check, on_change=self._pacer.notify)
-        self._published: Published = frozenset()
+        self._published: generic.Published = frozenset()
         self._good: tuple[Document, ...] = ()
         self._source: tuple[tuple[Candidate, ...], str | None] | None = None
         self._rendered = _NOTHING

@@ -13,6 +13,9 @@ from dynamic_toolset.toolset.safety import listed
 
 KEY = "toolset.json"
 
+Published = frozenset[tuple[ServiceKey, str]]
+"""The Services that were last published, each with its type."""
+
 _NO_SETTINGS = ToolsetSettings(base={})
 
 
@@ -40,7 +43,7 @@ def render(services: Sequence[DiscoveredService], settings: ToolsetSettings = _N
     return json.dumps({"tools": tools}, indent=2, ensure_ascii=False) + "\n"
 
 
-def published(text: str) -> frozenset[tuple[ServiceKey, str]]:
+def published(text: str) -> Published:
     """Return the Services, with their types, that a document lists; what cannot be read in it is passed over."""
     try:
         content = json.loads(text)

@@ -1,11 +1,9 @@
 """Which candidates are in the toolset."""
 
-from dynamic_toolset.model import Candidate, Health, ServiceKey, Verdict
+from dynamic_toolset.model import Candidate, Health, Verdict
 from dynamic_toolset.settings import ToolsetSettings
+from dynamic_toolset.toolset.generic import Published
 from dynamic_toolset.toolset.holmesgpt import has_credentials
-
-Published = frozenset[tuple[ServiceKey, str]]
-"""The Services that were last published, each with its type."""
 
 
 def is_listed(candidate: Candidate, health: Health, published: Published, settings: ToolsetSettings) -> bool:
