@@ -969,6 +969,133 @@ class TestServices:
         assert [port["name"] for port in less.body["spec"]["ports"]] == ["admin"]
 
 
+# --- Leases ----------------------------------------------------------------------------------------------------------
+
+
+HELD = {
+    "holderIdentity": "me",
+    "leaseDurationSeconds": 15,
+    "acquireTime": "2026-11-23T15:43:36.000000Z",
+    "renewTime": "2026-11-23T15:43:38.000001Z",
+    "leaseTransitions": 3,
+}
+
+
+class TestLeases:
+    """What leader election stands on: of several who write from the same state, one wins."""
+
+    async def test_of_many_who_put_it_one_creates_it(self, client: Client, leases: str) -> None:
+        answers = await asyncio.gather(*(client.put(f"{leases}/a", lease("a", f"racer-{n}")) for n in range(8)))
+        won = [answer for answer in answers if answer.status == 201]
+        lost = [(answer.status, answer.reason) for answer in answers if answer.status != 201]
+        assert (len(won), lost) == (1, [(422, "Invalid")] * 7)
+        assert (await client.get(f"{leases}/a")).body == won[0].body
+
+    async def test_of_many_who_post_it_one_creates_it(self, client: Client, leases: str) -> None:
+        answers = await asyncio.gather(*(client.post(leases, lease("a", f"racer-{n}")) for n in range(8)))
+        assert sorted(answer.status for answer in answers) == [201, *[409] * 7]
+        assert {answer.reason for answer in answers if answer.status == 409} == {"AlreadyExists"}
+
+    async def test_of_many_who_patch_one_state_one_wins(self, client: Client, leases: str) -> None:
+        state = {"metadata": {"resourceVersion": (await client.post(leases, lease("a", ""))).version}}
+        patches = [{**state, "spec": {"holderIdentity": f"racer-{n}"}} for n in range(8)]
+        answers = await asyncio.gather(*(client.merge(f"{leases}/a", patch) for patch in patches))
+        won = [answer for answer in answers if answer.status == 200]
+        lost = [(answer.status, answer.reason) for answer in answers if answer.status != 200]
+        assert (len(won), lost) == (1, [(409, "Conflict")] * 7)
+        assert (await client.get(f"{leases}/a")).body == won[0].body
+
+    async def test_a_patch_of_an_old_state_is_a_conflict_even_if_it_changes_nothing(
+        self, client: Client, leases: str
+    ) -> None:
+        old = await client.post(leases, lease("a", "me"))
+        await client.merge(f"{leases}/a", {"metadata": {"labels": {"team": "sre"}}})
+        patch = {"metadata": {"resourceVersion": old.version}, "spec": {"holderIdentity": "me"}}
+        answer = await client.merge(f"{leases}/a", patch)
+        assert (answer.status, answer.reason) == (409, "Conflict")
+
+    async def test_a_renewal_that_changes_nothing_is_none(self, client: Client, leases: str) -> None:
+        first = await client.post(leases, lease("a", "me"))
+        patch = {"metadata": {"resourceVersion": first.version}, "spec": {"holderIdentity": "me"}}
+        assert (await client.merge(f"{leases}/a", patch)).version == first.version
+
+    async def test_a_patch_does_not_bring_back_what_was_deleted(self, client: Client, leases: str) -> None:
+        old = await client.post(leases, lease("a", "me"))
+        await client.delete(f"{leases}/a")
+        patch = {"metadata": {"resourceVersion": old.version}, "spec": {"holderIdentity": "me"}}
+        assert (await client.merge(f"{leases}/a", patch)).status == 404
+
+    async def test_an_update_does_unless_it_names_the_uid(self, client: Client, leases: str) -> None:
+        old = await client.post(leases, lease("a", "me"))
+        await client.delete(f"{leases}/a")
+        uid = old.body["metadata"]["uid"]
+        refused = await client.put(f"{leases}/a", lease("a", "me", resourceVersion=old.version, uid=uid))
+        assert (refused.status, refused.reason) == (409, "Conflict")
+        assert (await client.put(f"{leases}/a", lease("a", "me", resourceVersion=old.version))).status == 201
+
+    async def test_a_patch_leaves_the_rest_alone(self, client: Client, leases: str) -> None:
+        held = lease("a", "me", labels={"team": "sre"}) | {"spec": HELD}
+        await client.post(leases, held)
+        after = await client.merge(f"{leases}/a", {"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}})
+        assert after.body["spec"] == HELD | {"holderIdentity": "", "leaseDurationSeconds": 1}
+        assert after.body["metadata"]["labels"] == {"team": "sre"}
+
+    async def test_times_are_kept_to_the_microsecond_and_in_utc(self, client: Client, leases: str) -> None:
+        body = lease("a", "me") | {"spec": HELD | {"renewTime": "2026-11-23T17:43:38.000001+02:00"}}
+        assert (await client.post(leases, body)).body["spec"] == HELD
+
+    async def test_everything_may_be_missing(self, client: Client, leases: str) -> None:
+        assert (await client.post(leases, {"metadata": {"name": "a"}})).body["spec"] == {}
+        nothing = lease("b", "me") | {"spec": dict.fromkeys(HELD)}
+        assert (await client.post(leases, nothing)).body["spec"] == {}
+        await client.post(leases, lease("c", "me"))
+        assert (await client.merge(f"{leases}/c", {"spec": None})).body["spec"] == {}
+
+    @pytest.mark.parametrize(
+        ("spec", "posted", "patched"),
+        [
+            ({"leaseDurationSeconds": 0}, 422, 422),
+            ({"leaseDurationSeconds": -1}, 422, 422),
+            ({"leaseDurationSeconds": 2**31 - 1}, 201, 200),
+            ({"leaseDurationSeconds": 2**31}, 400, 422),
+            ({"leaseDurationSeconds": 1.5}, 400, 422),
+            ({"leaseTransitions": 0}, 201, 200),
+            ({"leaseTransitions": -1}, 422, 422),
+            ({"leaseTransitions": 2**31}, 400, 422),
+            ({"holderIdentity": ""}, 201, 200),
+            ({"holderIdentity": 5}, 400, 422),
+            ({"renewTime": "2026-11-23T15:43:38Z"}, 400, 422),
+            ({"renewTime": "2026-11-23T15:43:38.0000001Z"}, 400, 422),
+            ({"renewTime": "2026-13-23T15:43:38.000000Z"}, 400, 422),
+            ({"renewTime": "yesterday"}, 400, 422),
+            ({"renewTime": ""}, 400, 422),
+            ({"renewTime": 5}, 400, 422),
+        ],
+        ids=str,
+    )
+    async def test_values_are_checked(
+        self, client: Client, leases: str, spec: dict[str, Any], posted: int, patched: int
+    ) -> None:
+        await client.post(leases, lease("a", "me") | {"spec": HELD})
+        assert (await client.merge(f"{leases}/a", {"spec": spec})).status == patched
+        assert (await client.post(leases, lease("b", "me") | {"spec": HELD | spec})).status == posted
+
+    async def test_a_namespace_must_be_there(self, client: Client) -> None:
+        path = "/apis/coordination.k8s.io/v1/namespaces/contract-none/leases/a"
+        answer = await client.put(path, lease("a", "me"))
+        assert (answer.status, answer.body["details"]["kind"]) == (404, "namespaces")
+        assert (await client.get(path)).body["details"]["kind"] == "leases"
+
+    async def test_one_lease_can_be_watched(self, client: Client, leases: str) -> None:
+        start = (await client.get(leases, fieldSelector="metadata.name=a")).version
+        async with client.watch(leases, resourceVersion=start, fieldSelector="metadata.name=a") as stream:
+            await client.put(f"{leases}/b", lease("b", "you"))
+            await client.put(f"{leases}/a", lease("a", "me"))
+            given_back = await client.merge(f"{leases}/a", {"spec": {"holderIdentity": ""}})
+            assert await stream.events(1) == [("ADDED", "a")]
+            assert await stream.event() == ("MODIFIED", given_back.body)
+
+
 # --- Namespaces and EndpointSlices -----------------------------------------------------------------------------------
 
 

@@ -41,6 +41,8 @@ from dynamic_toolset.kube.objects import ObjectKey
 
 __all__ = [
     "CONFIG_MAPS",
+    "ENDPOINT_SLICES",
+    "LEASES",
     "NAMESPACES",
     "SERVICES",
     "Client",
@@ -92,6 +94,8 @@ class Resource(NamedTuple):
 SERVICES = Resource("", "v1", "services")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces")
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
 
 
 class Client:
@@ -122,6 +126,11 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    @property
+    def server(self) -> str:
+        """The URL of the API."""
+        return self._connection.server
 
     async def get(self, resource: Resource, key: ObjectKey, type: type[T]) -> T:
         return await self._call("GET", _object_path(resource, key), type)
@@ -378,6 +387,10 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._response is not None:
+            connection = self._response.connection
+            if connection is not None and connection.transport is not None:
+                # Only a stream that is open still has one. An orderly end of TLS would wait for the other side's word.
+                connection.transport.abort()
             self._response.close()
 
     def __aiter__(self) -> Self:

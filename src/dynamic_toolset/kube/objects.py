@@ -1,12 +1,12 @@
 """Partial Structs of the Kubernetes objects that we read (kubernetes.io/docs/reference/kubernetes-api/).
 
 Only the fields that somebody reads are declared: msgspec skips the rest while it decodes, which is most of an object
-(managedFields, status). The API writes ``null`` for an empty list or map in places, so these fields allow ``None``.
-Structs take no part in garbage collection (``gc=False``): 10,000 of them would otherwise be walked by every full
-collection, and none of them can be part of a cycle.
+(managedFields, save a ConfigMap's, and status). The API writes ``null`` for an empty list or map in places, so these
+fields allow ``None``. Structs take no part in garbage collection (``gc=False``): 10,000 of them would otherwise be
+walked by every full collection, and none of them can be part of a cycle.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 
@@ -30,6 +30,7 @@ class ObjectMeta(Struct, frozen=True, gc=False, rename="camel", omit_defaults=Tr
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    creation_timestamp: str = ""
     labels: Labels | None = None
     annotations: dict[str, str] | None = None
 
@@ -65,8 +66,80 @@ class Service(Struct, frozen=True, gc=False, omit_defaults=True):
     spec: ServiceSpec = ServiceSpec()
 
 
+class ManagedFields(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """One entry of ``metadata.managedFields``: who wrote, how, and which fields, as a tree of ``f:NAME``."""
+
+    manager: str = ""
+    operation: str = ""
+    fields_v1: dict[str, Any] | None = field(default=None, name="fieldsV1")
+
+    def owns(self, *path: str) -> bool:
+        """Whether a field belongs to this manager: ``owns("data", "key")``."""
+        node: Any = self.fields_v1
+        for name in path:
+            node = node.get(f"f:{name}") if isinstance(node, dict) else None
+        return node is not None
+
+
+class OwnedMeta(ObjectMeta, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """``metadata`` of an object of which we also read who owns what."""
+
+    managed_fields: tuple[ManagedFields, ...] | None = None
+
+
 class ConfigMap(Struct, frozen=True, gc=False, omit_defaults=True):
     """A ConfigMap (core/v1), as far as text goes; ``binaryData`` is left to its owner."""
 
-    metadata: ObjectMeta
+    metadata: OwnedMeta
     data: dict[str, str] | None = None
+    immutable: bool | None = None
+
+
+class Namespace(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A Namespace (core/v1): its labels are all that we read."""
+
+    metadata: ObjectMeta
+
+
+class EndpointConditions(Struct, frozen=True, gc=False, omit_defaults=True):
+    """The part of an endpoint's ``conditions`` that we read. ``ready`` is to be taken for true where it is unset."""
+
+    ready: bool | None = None
+
+
+class SliceEndpoint(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One entry of ``endpoints``: addresses of one Pod, all of which are equivalent."""
+
+    addresses: tuple[str, ...] | None = None
+    conditions: EndpointConditions | None = None
+
+
+class SlicePort(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One entry of ``ports``. Without a number it stands for all ports."""
+
+    port: int | None = None
+
+
+class EndpointSlice(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """A part of what is behind a Service (discovery.k8s.io/v1); the label ``kubernetes.io/service-name`` says which."""
+
+    metadata: ObjectMeta
+    endpoints: tuple[SliceEndpoint, ...] | None = None
+    ports: tuple[SlicePort, ...] | None = None
+
+
+class LeaseSpec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """Who leads, since when, and for how long unless renewed. Times are MicroTime: RFC 3339 in UTC, microseconds."""
+
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class Lease(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A Lease (coordination.k8s.io/v1)."""
+
+    metadata: ObjectMeta
+    spec: LeaseSpec = LeaseSpec()

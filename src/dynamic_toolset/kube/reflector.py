@@ -135,6 +135,7 @@ class Reflector(Generic[T, S]):
         self.resource_version = ""
 
         self._must_list = True
+        self._attempt: asyncio.Timeout | None = None
         # Events up to the floor have all been seen. Above it, `_deleted` knows at which version an object went, so
         # that an event that comes late or twice does not raise the dead.
         self._floor = ""
@@ -165,17 +166,34 @@ class Reflector(Generic[T, S]):
         changed, self._changed = self._changed, set()
         return changed
 
+    def relist(self) -> None:
+        """List again at once, though nothing fails: what ``transform`` makes of an object is another thing now."""
+        self._must_list = True
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.reschedule(0)
+
     async def run(self) -> None:
         """List, watch, and begin again wherever that ends. Returns never; to be ended by cancellation."""
         while True:
-            failure: KubernetesError | None = None
             try:
-                if self._must_list or self._is_stale():
-                    await self._list()
-                await self._watch()
-            except KubernetesError as error:
-                failure = error
-            await self._pause(failure)
+                async with asyncio.timeout(None) as self._attempt:
+                    await self._attempt_once()
+                    self._attempt = None
+            except TimeoutError:
+                # By relist(), and by nothing else: the client has errors of its own. A list that was under way may
+                # have ended just before it was broken off, so it is asked for once more.
+                self._must_list = True
+
+    async def _attempt_once(self) -> None:
+        failure: KubernetesError | None = None
+        try:
+            if self._must_list or self._is_stale():
+                await self._list()
+            await self._watch()
+        except KubernetesError as error:
+            failure = error
+        await self._pause(failure)
 
     async def _pause(self, failure: KubernetesError | None) -> None:
         """Wait before the next attempt, unless a watch has come to its ordinary end."""

@@ -1,6 +1,7 @@
 """What the API fills in where an object says nothing. Pure."""
 
-from dynamic_toolset.sandbox.resources import NAMESPACES, SERVICES, Object, Resource
+from dynamic_toolset.sandbox.resources import LEASES, NAMESPACES, SERVICES, Object, Resource
+from dynamic_toolset.sandbox.times import micro_time
 
 _STRING_MAPS = ("data", "binaryData")
 
@@ -33,6 +34,8 @@ def complete(resource: Resource, obj: Object) -> Object:
     """Return the object with the defaults of its kind (k8s.io/kubernetes ``pkg/apis/core/v1/defaults.go``)."""
     if resource == SERVICES:
         return {**obj, "spec": _service(obj.get("spec") or {}), "status": {"loadBalancer": {}}}
+    if resource == LEASES:
+        return {**obj, "spec": _lease(obj.get("spec") or {})}
     if resource == NAMESPACES:
         metadata = obj["metadata"]
         labels = {"kubernetes.io/metadata.name": metadata.get("name", "")} | (metadata.get("labels") or {})
@@ -50,6 +53,11 @@ def _service(spec: Object) -> Object:
     if kind != "ExternalName":
         filled.setdefault("internalTrafficPolicy", "Cluster")
     return filled
+
+
+def _lease(spec: Object) -> Object:
+    stated = {key: value for key, value in spec.items() if value is not None}
+    return stated | {key: micro_time(stated[key]) for key in ("acquireTime", "renewTime") if key in stated}
 
 
 def _port(port: Object) -> Object:

@@ -5,17 +5,32 @@ Only the rules that our service or a person at the demo can run into; kube-apise
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from dynamic_toolset.sandbox.resources import CONFIG_MAPS, ENDPOINT_SLICES, NAMESPACES, SERVICES, Object, Resource
+from dynamic_toolset.sandbox.resources import (
+    CONFIG_MAPS,
+    ENDPOINT_SLICES,
+    LEASES,
+    NAMESPACES,
+    SERVICES,
+    Object,
+    Resource,
+)
 from dynamic_toolset.sandbox.status import Cause
+from dynamic_toolset.sandbox.times import micro_time
 
 MAX_CONFIG_MAP_BYTES = 1 << 20
 """The most that ``data`` and ``binaryData`` may hold together (core/v1 ``MaxSecretSize``)."""
 
 _Strings = dict[str, str] | None
+_Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+
+
+class _MicroTime:
+    """Stands for a text that ``micro_time`` can read."""
 
 
 class _Metadata(Struct, rename="camel"):
@@ -57,16 +72,34 @@ class _ConfigMap(_Any, rename="camel"):
     immutable: bool | None = None
 
 
-_SHAPES: Mapping[str, type[_Any]] = {SERVICES.kind: _Service, CONFIG_MAPS.kind: _ConfigMap}
+class _LeaseSpec(Struct, rename="camel"):
+    holder_identity: str | None = None
+    lease_duration_seconds: _Int32 | None = None
+    lease_transitions: _Int32 | None = None
+    acquire_time: _MicroTime | None = None
+    renew_time: _MicroTime | None = None
+
+
+class _Lease(_Any):
+    spec: _LeaseSpec | None = None
+
+
+_SHAPES: Mapping[str, type[_Any]] = {SERVICES.kind: _Service, CONFIG_MAPS.kind: _ConfigMap, LEASES.kind: _Lease}
 
 
 def misshapen(resource: Resource, obj: Object) -> str | None:
     """Return what cannot be decoded as the kind, such as a number in ``data``, or None if all can."""
     try:
-        msgspec.convert(obj, _SHAPES.get(resource.kind, _Any))
+        msgspec.convert(obj, _SHAPES.get(resource.kind, _Any), dec_hook=_read)
     except msgspec.ValidationError as error:
         return str(error)
     return None
+
+
+def _read(_type: type, value: object) -> _MicroTime:
+    """Check a value of a type that msgspec does not know, of which there is one."""
+    micro_time(value)
+    return _MicroTime()
 
 
 def problems(resource: Resource, obj: Object) -> list[Cause]:
@@ -76,6 +109,8 @@ def problems(resource: Resource, obj: Object) -> list[Cause]:
         found += _config_map(obj)
     elif resource == SERVICES:
         found += _service(obj.get("spec") or {})
+    elif resource == LEASES:
+        found += _lease(obj.get("spec") or {})
     elif resource == ENDPOINT_SLICES and not obj.get("addressType"):
         found.append(Cause("FieldValueRequired", "Required value", "addressType"))
     return found
@@ -157,6 +192,14 @@ def _config_map(obj: Object) -> Iterator[Cause]:
                 yield _invalid(key, _CONFIG_KEY_RULE, f"{part}[{key}]")
     if size > MAX_CONFIG_MAP_BYTES:
         yield Cause("FieldValueTooLong", f"Too long: may not be more than {MAX_CONFIG_MAP_BYTES} bytes", "[]")
+
+
+def _lease(spec: Object) -> Iterator[Cause]:
+    duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
+    if duration is not None and duration <= 0:
+        yield _invalid(duration, "must be greater than 0", "spec.leaseDurationSeconds")
+    if transitions is not None and transitions < 0:
+        yield _invalid(transitions, "must be greater than or equal to 0", "spec.leaseTransitions")
 
 
 def _service(spec: Object) -> Iterator[Cause]:

@@ -1,6 +1,7 @@
 """Create, update, patch, apply and delete, with the checks, defaults and ownership of a kube-apiserver."""
 
 import copy
+import json
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ class Writer:
         if old is None:
             if not target.resource.upserted:
                 raise status.not_found(target.resource, target.name)
+            if uid := new["metadata"].get("uid"):
+                raise _other_uid(target, uid, "")
             new["metadata"].pop("resourceVersion", None)
             return self.create(Target(target.resource, target.namespace), new, manager), True
         if target.resource.guarded and not new["metadata"].get("resourceVersion"):
@@ -70,7 +73,8 @@ class Writer:
     def apply(self, target: Target, body: Object, manager: str, *, force: bool) -> tuple[Object, bool]:
         """Apply what a manager wants an object to say. Return it, and whether it had to be created.
 
-        A resourceVersion in ``body`` is a precondition if the object is there, and means nothing if it is not.
+        A resourceVersion in ``body`` is a precondition if the object is there, and means nothing if it is not. A uid
+        is one in both cases.
         """
         if (body.get("apiVersion"), body.get("kind")) != (target.resource.api_version, target.resource.kind):
             raise status.bad_request(f"invalid object type: {body.get('apiVersion')}, Kind={body.get('kind')}")
@@ -80,8 +84,7 @@ class Writer:
             raise _untyped(f".{min(unknown)}: field not declared in schema")
         config = self._accepted(target, body, code=500)
         old = self._find(target)
-        if old is not None:
-            _check_version(target, old, config)
+        _check_identity(target, old, config)
         new, owners, conflicts = ownership.after_apply(
             old or {}, config, _owners(old), ownership.Manager("Apply", manager), _now()
         )
@@ -185,8 +188,7 @@ class Writer:
         _check_version(target, old, new)
         uid = new["metadata"].get("uid") or old["metadata"]["uid"]
         if uid != old["metadata"]["uid"]:
-            why = f"UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
-            raise status.conflict(target.resource, target.name, f"Precondition failed: {why}")
+            raise _other_uid(target, uid, old["metadata"]["uid"])
         new = complete(target.resource, tidy(new))
         actor = ownership.Manager("Update", manager)
         owners = ownership.after_update(old, _with_addresses_of(old, new), _owners(old), actor, _now())
@@ -277,6 +279,27 @@ def _check_version(target: Target, old: Object, new: Object) -> None:
     wanted = new["metadata"].get("resourceVersion")
     if wanted and wanted != old["metadata"]["resourceVersion"]:
         raise status.modified(target.resource, target.name)
+
+
+def _check_identity(target: Target, old: Object | None, config: Object) -> None:
+    """Refuse to apply to an object that is not the one that is meant."""
+    uid = config["metadata"].get("uid")
+    if old is None:
+        if uid:
+            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            raise status.conflict(target.resource, target.name, why)
+        return
+    _check_version(target, old, config)
+    if uid and uid != old["metadata"]["uid"]:
+        cause = status.Cause(
+            "FieldValueInvalid", f"Invalid value: {json.dumps(uid)}: field is immutable", "metadata.uid"
+        )
+        raise status.invalid(target.resource.kind, target.resource.group, target.name, [cause])
+
+
+def _other_uid(target: Target, wanted: str, stored: str) -> status.StatusError:
+    why = f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {stored}"
+    return status.conflict(target.resource, target.name, why)
 
 
 def _validate(resource: Resource, obj: Object) -> None:

@@ -179,6 +179,52 @@ async def test_objects_are_transformed_before_they_are_stored(api, client, time)
         assert {item.metadata.annotations for item in reflector.store.values()} == {None}
 
 
+@pytest.mark.parametrize("when", ["during a watch", "during a list", "during a pause", "twice at once"])
+async def test_what_is_transformed_otherwise_now_is_listed_again(api, client, time, when):
+    api.objects = [service("a", 10), service("b", 11)]
+    accepted = {"a"}
+
+    def marked(item: Service) -> Service:
+        labels = {"accepted": str(item.metadata.name in accepted)}
+        return msgspec.structs.replace(item, metadata=msgspec.structs.replace(item.metadata, labels=labels))
+
+    def shown() -> set[str]:
+        return {known.name for known, item in reflector.store.items() if item.metadata.labels == {"accepted": "True"}}
+
+    async with running(client, time, transform=marked) as reflector:
+        if when == "during a list":
+            began, going_on = asyncio.Event(), asyncio.Event()
+
+            async def slow(request: web.Request) -> web.StreamResponse:
+                began.set()
+                await going_on.wait()
+                return await listing(api.objects, 100)(request)
+
+            api.lists.append(slow)
+            await began.wait()
+        elif when == "during a pause":
+            pausing = asyncio.Event()
+
+            async def for_ever(_seconds: float) -> None:
+                pausing.set()
+                await asyncio.Event().wait()
+
+            reflector._sleep = for_ever
+            api.watches.append(refusal(500, "InternalError"))
+            await pausing.wait()
+        else:
+            await synced(reflector)
+            await api.watch()
+        accepted.add("b")
+        reflector.relist()
+        if when == "twice at once":
+            reflector.relist()
+        await until(lambda: shown() == {"a", "b"})
+        await api.watch()
+        if when == "during a list":
+            going_on.set()
+
+
 def test_the_store_is_read_only():
     reflector = Reflector(Client(static("http://127.0.0.1")), SERVICES, Service, transform=unchanged)
     with pytest.raises(TypeError):
