@@ -193,12 +193,16 @@ class Verdict(StrEnum):
 class Health(Struct, frozen=True):
     """The outcome of the last check of a candidate. ``reason`` is one line, safe to show; ``seconds`` its duration.
 
-    ``needs_credentials``: it answered 401 or 403, so it is there, but an agent without credentials gets nothing.
+    ``failures`` counts the checks that failed in a row, this one included. ``needs_credentials``: it answered 401 or
+    403, so it is there, but an agent without credentials gets nothing. ``refused``: it leads to an address that must
+    be neither dialled nor published.
     """
 
     verdict: Verdict
     reason: str
+    failures: int = 0
     needs_credentials: bool = False
+    refused: bool = False
     seconds: float = 0.0
 
 

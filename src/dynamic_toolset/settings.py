@@ -14,6 +14,8 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from dynamic_toolset.kube import selectors
+
 YamlLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Safe loading, with libyaml where it is there: ten times faster."""
 
@@ -23,11 +25,17 @@ DnsName = Annotated[
 ]
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Duration = Annotated[str, Meta(pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$")]
+NamespacePattern = Annotated[str, Meta(pattern=r"^[a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?$")]
+"""The name of a namespace, in which ``*`` stands for any text."""
+HostPattern = Annotated[str, Meta(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+"""A host name, or ``*.`` and a domain for every name below it."""
 
 _IN_WORDS = {
     "^[a-z0-9]([-a-z0-9]": "a name in lower case, of letters, digits and -",
     "^[A-Za-z_]": "the name of an environment variable",
     "^([0-9]+": "a duration such as 500ms, 5s or 1m30s",
+    "^[a-z0-9*]": "the name of a namespace, in which * stands for any text",
+    "^(\\*\\.)?": "a host name such as grafana.example.com, or *.example.com",
 }
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -47,27 +55,100 @@ class _Settings(Struct, frozen=True, rename="camel", forbid_unknown_fields=True)
 
 
 class Namespaces(_Settings, frozen=True):
-    """Which namespaces are looked at: all of ``include`` (every namespace if it is empty) that ``exclude`` leaves."""
+    """Which namespaces are looked at: all of ``include`` (every namespace if it is empty) that ``exclude`` leaves.
+
+    ``selector`` is a label selector that a namespace's labels must match besides.
+    """
 
     include: tuple[DnsLabel, ...] = ()
     exclude: tuple[DnsLabel, ...] = ()
+    selector: str = ""
+
+    def __post_init__(self) -> None:
+        selectors.parse(self.selector)
 
 
 class HealthCheckSettings(_Settings, frozen=True):
-    """How candidates are checked. ``allowed_ranges`` lists CIDRs that may be dialled though the guard would refuse."""
+    """How candidates are checked. A published one is taken out after ``failure_threshold`` failed checks in a row."""
 
     timeout: Duration = "5s"
-    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
-    pause: Duration = "1s"
     interval: Duration = "30s"
+    failure_threshold: Annotated[int, Meta(ge=1, le=20)] = 3
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 512
     verify_tls: bool = True
     ca_file: str | None = None
-    allowed_ranges: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for cidr in self.allowed_ranges:
+        for name, duration in (("timeout", self.timeout), ("interval", self.interval)):
+            if not seconds(duration):
+                raise ValueError(f"{name} must be longer than 0s")
+
+
+class MassFailure(_Settings, frozen=True):
+    """When many published services turn unhealthy within ``window``, none is taken out for as long as ``hold``."""
+
+    window: Duration = "2m"
+    hold: Duration = "10m"
+
+
+class ForeignEndpoints(_Settings, frozen=True):
+    """Services of these namespaces may point to these hosts outside of themselves (annotation, ExternalName)."""
+
+    namespaces: tuple[NamespacePattern, ...]
+    hosts: tuple[HostPattern, ...]
+
+
+class AllowedTypes(_Settings, frozen=True):
+    """Services of these namespaces may be of these types only. ``custom`` stands for all types of people's own."""
+
+    namespaces: tuple[NamespacePattern, ...]
+    types: tuple[DnsLabel, ...]
+
+
+TRUSTED_TYPES = (
+    *("prometheus", "thanos", "mimir", "victoriametrics", "loki", "elasticsearch", "opensearch", "grafana"),
+    "mcp",
+)
+"""The types that an agent asks first, and believes; the tools of an MCP server describe themselves in its prompt."""
+
+
+class Policy(_Settings, frozen=True):
+    """Who may publish what, and which addresses may be dialled and published."""
+
+    allowed_ranges: tuple[str, ...] = ()
+    refused_ranges: tuple[str, ...] = ()
+    foreign_endpoints: tuple[ForeignEndpoints, ...] = ()
+    without_selector: tuple[NamespacePattern, ...] = ()
+    allowed_types: tuple[AllowedTypes, ...] = ()
+    trusted_namespaces: tuple[NamespacePattern, ...] = ()
+    trusted_types: tuple[DnsLabel, ...] = TRUSTED_TYPES
+    max_per_namespace: Annotated[int, Meta(ge=1)] = 50
+    max_in_all: Annotated[int, Meta(ge=1)] = 500
+
+    def __post_init__(self) -> None:
+        for cidr in (*self.allowed_ranges, *self.refused_ranges):
             ip_network(cidr)
+
+
+class LeaderElection(_Settings, frozen=True):
+    """Of several instances only the one that holds the lease writes. The lease is called as the ConfigMap by default.
+
+    The names and the rules are those of Kubernetes' own components (k8s.io/client-go/tools/leaderelection).
+    """
+
+    enabled: bool = True
+    lease_name: DnsName | None = None
+    lease_duration: Duration = "15s"
+    renew_deadline: Duration = "10s"
+    retry_period: Duration = "2s"
+
+    def __post_init__(self) -> None:
+        duration, deadline, retry = map(seconds, (self.lease_duration, self.renew_deadline, self.retry_period))
+        if not 1.2 * retry < deadline < duration:
+            raise ValueError(
+                "leaseDuration must be longer than renewDeadline, and renewDeadline longer than 1.2 times retryPeriod; "
+                f"they are {self.lease_duration}, {self.renew_deadline} and {self.retry_period}"
+            )
 
 
 class ConfigMapSettings(_Settings, frozen=True):
@@ -110,8 +191,11 @@ class Settings(_Settings, frozen=True):
     require_annotations: bool = False
     catalog_folder: str | None = None
     namespaces: Namespaces = Namespaces()
+    policy: Policy = Policy()
     health_check: HealthCheckSettings = HealthCheckSettings()
+    mass_failure: MassFailure = MassFailure()
     config_map: ConfigMapSettings = ConfigMapSettings()
+    leader_election: LeaderElection = LeaderElection()
     toolset: ToolsetSettings = ToolsetSettings()
 
 

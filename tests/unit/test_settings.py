@@ -1,5 +1,6 @@
 """One settings model, with the same names in file, environment and flags."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,15 @@ def test_without_anything_the_defaults_hold() -> None:
 
 def test_an_assignment_beats_the_environment_which_beats_the_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text("clusterDomain: file.local\nhealthCheck:\n  timeout: 1s\n  attempts: 1\n  interval: 1m\n")
+    file.write_text("clusterDomain: file.local\nhealthCheck:\n  timeout: 1s\n  failureThreshold: 1\n  interval: 1m\n")
     environ = {
         "DYNAMIC_TOOLSET_HEALTH_CHECK_TIMEOUT": "2s",
-        "DYNAMIC_TOOLSET_HEALTH_CHECK_ATTEMPTS": "2",
+        "DYNAMIC_TOOLSET_HEALTH_CHECK_FAILURE_THRESHOLD": "2",
         "HOME": "/elsewhere",
     }
     settings = load(file, environ, ["healthCheck.timeout=3s"])
     assert settings.cluster_domain == "file.local"
-    assert (settings.health_check.timeout, settings.health_check.attempts) == ("3s", 2)
+    assert (settings.health_check.timeout, settings.health_check.failure_threshold) == ("3s", 2)
     assert settings.health_check.interval == "1m"
 
 
@@ -57,12 +58,22 @@ def test_the_base_toolsets_are_replaced_not_mixed(tmp_path: Path) -> None:
     [
         ("healthCheck: {timeout: 5}", "healthCheck.timeout: expected `str`, got `int`"),
         ("healthCheck: {timeout: soon}", "healthCheck.timeout: expected a duration such as 500ms, 5s or 1m30s"),
-        ("healthCheck: {attempts: 0}", "healthCheck.attempts: expected `int` >= 1"),
+        ("healthCheck: {failureThreshold: 0}", "healthCheck.failureThreshold: expected `int` >= 1"),
         ("configMap: {namespace: No_Such}", "configMap.namespace: expected a name in lower case"),
         ("endpointHost: ip", "endpointHost: invalid enum value 'ip'"),
         ("requireAnotations: true", "unknown field `requireAnotations`"),
         ("toolset: {credentials: [{namespace: a, service: b, apiKey: 'x y'}]}", "expected the name of an environment"),
-        ("healthCheck: {allowedRanges: [10.0.0.0/33]}", "healthCheck: '10.0.0.0/33' does not appear to be"),
+        ("healthCheck: {timeout: 0s}", "healthCheck: timeout must be longer than 0s"),
+        ("healthCheck: {interval: 0ms}", "healthCheck: interval must be longer than 0s"),
+        ("policy: {allowedRanges: [10.0.0.0/33]}", "policy: '10.0.0.0/33' does not appear to be"),
+        ("policy: {refusedRanges: [10.0.0.1/8]}", "policy: 10.0.0.1/8 has host bits set"),
+        ("policy: {withoutSelector: ['Big']}", "expected the name of a namespace, in which * stands for any text"),
+        ("policy: {foreignEndpoints: [{namespaces: [a], hosts: ['a.*']}]}", "expected a host name such as"),
+        ("policy: {foreignEndpoints: [{hosts: [a.example]}]}", "missing required field `namespaces`"),
+        ("policy: {maxInAll: 0}", "policy.maxInAll: expected `int` >= 1"),
+        ("namespaces: {selector: 'a in b'}", "namespaces: unable to parse requirement: 'a in b'"),
+        ("leaderElection: {leaseDuration: 10s}", "leaseDuration must be longer than renewDeadline"),
+        ("leaderElection: {retryPeriod: 9s}", "longer than 1.2 times retryPeriod; they are 15s, 10s and 9s"),
         ("- a", "a mapping of settings is expected, not a list"),
         ("a: [", "not YAML"),
     ],
@@ -70,7 +81,7 @@ def test_the_base_toolsets_are_replaced_not_mixed(tmp_path: Path) -> None:
 def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(content)
-    with pytest.raises(SettingsError, match=message.replace("[", r"\[").replace("(", r"\(")):
+    with pytest.raises(SettingsError, match=re.escape(message)):
         load(file)
 
 

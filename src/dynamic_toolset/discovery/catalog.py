@@ -14,6 +14,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from dynamic_toolset.discovery.expressions import unfit
 from dynamic_toolset.model import AgentBinding, HealthCheck, HttpBinding, Identity, InstancesBinding, Scheme
 from dynamic_toolset.settings import YamlLoader
 
@@ -226,15 +227,12 @@ def _bad_ports(patterns: tuple[int | str, ...], path: _Path) -> Iterator[_Proble
 
 
 def _bad_expressions(identity: Identity, path: _Path) -> Iterator[_Problem]:
-    expressions: list[tuple[_Path, str]] = [(("json", key), text) for key, text in identity.json.items()]
-    expressions += [(("headers", key), text) for key, text in identity.headers.items()]
-    if identity.body is not None:
-        expressions.append((("body",), identity.body))
-    for where, text in expressions:
-        try:
-            re.compile(text)
-        except re.error as error:
-            yield (*path, *where), f"not a regular expression: {error}"
+    for field, texts in (("json", identity.json), ("headers", identity.headers)):
+        for key, text in texts.items():
+            if problem := unfit(text):
+                yield (*path, field, key), problem
+    if identity.body is not None and (problem := unfit(identity.body, search=True)):
+        yield (*path, "body"), problem
     for field, pointers in (("json", tuple(identity.json)), ("absent", identity.absent)):
         for pointer in pointers:
             if pointer and not pointer.startswith("/"):

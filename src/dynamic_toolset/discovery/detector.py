@@ -6,29 +6,40 @@ controller listens on 9090, and everything that has to do with Prometheus is cal
 """
 
 import difflib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
 import msgspec
 from msgspec import Struct
 
-from dynamic_toolset.discovery import policy
+from dynamic_toolset.discovery import annotations, selection
+from dynamic_toolset.discovery.annotations import Request, quoted
 from dynamic_toolset.discovery.catalog import CUSTOM, Catalog, Rule, ServiceType, as_tuple, port_pattern
 from dynamic_toolset.discovery.endpoints import (
     endpoint,
+    foreign_host,
     is_headless,
     matching_port,
     named_port,
     only_port,
+    outside_port,
     scheme_of,
     target_number,
     web_ports,
 )
-from dynamic_toolset.discovery.policy import Request, quoted
-from dynamic_toolset.discovery.twins import duplicates
+from dynamic_toolset.discovery.policy import NO_LABELS, NamespaceLabels, Permissions
+from dynamic_toolset.discovery.selection import Possible, Rank, Selection
+from dynamic_toolset.discovery.twins import Entrance, entrance
 from dynamic_toolset.kube.objects import Labels, Service, ServicePort
-from dynamic_toolset.model import Candidate, Decision, Outcome, Scheme, ServiceKey
-from dynamic_toolset.settings import Settings
+from dynamic_toolset.model import Candidate, Decision, Endpoint, Outcome, Scheme, ServiceKey
+from dynamic_toolset.settings import Namespaces, Settings
+
+MAX_LABELS = 64
+"""How many labels a Service, or its selector, may have. Real ones have up to a dozen; the API sets no bound."""
+
+MAX_PORTS = 250
+"""How many ports a Service may have. The API sets no bound but its size."""
 
 # The labels that `app` and `component` stand for in rules, the recommended ones first
 # (kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/), then those of older charts, of kubectl
@@ -78,6 +89,14 @@ class _Miss(Struct, frozen=True):
     reason: str
 
 
+class _Kind(Struct, frozen=True):
+    """What a Service is taken for, and why. ``name`` is the type's, or what its owner calls a type of his own."""
+
+    name: str
+    type: ServiceType
+    evidence: tuple[str, ...]
+
+
 class _Facts(Struct, frozen=True):
     """What a Service says about itself, read once. ``pods``: the labels of the Pods, as far as the selector tells."""
 
@@ -105,12 +124,17 @@ class _Facts(Struct, frozen=True):
 
 
 class Detector:
-    """Decides about Services by a catalog and the settings. It holds no state that changes."""
+    """Decides about Services by a catalog and the settings. It holds no state that changes.
 
-    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+    ``namespace_labels`` are the labels of each namespace, by which the setting ``namespaces.selector`` selects. It may
+    be a live mapping: what it says at the time of a decision counts, and a namespace that it lacks is not selected.
+    """
+
+    def __init__(self, catalog: Catalog, settings: Settings, namespace_labels: NamespaceLabels = NO_LABELS) -> None:
         self._catalog = catalog
         self._settings = settings
-        self._everywhere = not (settings.namespaces.include or settings.namespaces.exclude)
+        self._permissions = Permissions(settings, catalog, namespace_labels)
+        self._everywhere = settings.namespaces == Namespaces()
         self._by_value: _Index = {}
         self._by_name: _Index = {}
         self._by_label: dict[str, _Index] = {}
@@ -121,39 +145,50 @@ class Detector:
     def detect(self, service: Service) -> Decision:
         """Decide about one Service on its own: a candidate, rejected or ignored. It never raises."""
         metadata = service.metadata
-        asked = policy.request(metadata.annotations)
-        if isinstance(asked, policy.OptedOut):
-            return _ignored(f"its owner opted out: annotation {policy.TOOLSET} is {asked.value}")
-        if not self._everywhere:
-            outside = policy.outside(metadata.namespace, self._settings.namespaces)
-            if outside:
-                return _ignored(outside)
-        if isinstance(asked, policy.Broken):
+        asked = annotations.request(metadata.annotations)
+        if isinstance(asked, annotations.OptedOut):
+            return _ignored(f"its owner opted out: annotation {annotations.TOOLSET} is {asked.value}")
+        outside = None if self._everywhere else self._permissions.outside(metadata.namespace)
+        if outside:
+            return _ignored(outside)
+        if isinstance(asked, annotations.Broken):
             return _rejected(asked.reason)
         if self._settings.require_annotations and not (asked and asked.wanted):
-            return _ignored(f"the setting requireAnnotations is on, and it has no annotation {policy.TOOLSET}: enabled")
+            switch = f"{annotations.TOOLSET}: enabled"
+            return _ignored(f"the setting requireAnnotations is on, and it has no annotation {switch}")
         rules = self._plausible(service)
         if not rules and asked is None:
             return _NO_TRACE
+        excess = _excess(service)
+        if excess:
+            return _rejected(excess)
         found = self._recognise(service, rules)
         if asked is None:
             return self._detected(service, Request(), found)
         return self._asked_for(service, asked, found)
 
-    def resolve(self, candidates: Mapping[ServiceKey, tuple[Service, Decision]]) -> dict[ServiceKey, Decision]:
-        """Decide which candidates are duplicates of another; the order of the mapping does not matter."""
-        resolved = {key: decision for key, (_, decision) in candidates.items()}
-        for key, kept in duplicates(candidates, self._catalog).items():
-            decision = resolved[key]
-            reason = f"it leads to the same workload as Service {kept.name}, which is listed in its place"
-            resolved[key] = Decision(Outcome.DUPLICATE, reason, decision.candidate, decision.evidence)
-        return resolved
+    def select(self, possible: Possible) -> Selection:
+        """Decide what the possible candidates of one namespace mean for each other; their order does not matter."""
+        return selection.within_namespace(possible, self._catalog, self._settings.policy.max_per_namespace)
+
+    def beyond_all(self, taken: Mapping[str, tuple[Rank, ...]]) -> dict[ServiceKey, Decision]:
+        """Decide which of the candidates that are taken of each namespace are too many in all."""
+        return selection.beyond_all(taken, self._settings.policy.max_in_all)
 
     def discover(self, services: Iterable[Service]) -> dict[ServiceKey, Decision]:
         """Decide about all Services of a cluster, in their order."""
-        decided = {service.metadata.key: (service, self.detect(service)) for service in services}
-        possible = {key: pair for key, pair in decided.items() if pair[1].outcome is Outcome.CANDIDATE}
-        return {key: decision for key, (_, decision) in decided.items()} | self.resolve(possible)
+        decided: dict[ServiceKey, Decision] = {}
+        possible: defaultdict[str, dict[ServiceKey, tuple[Entrance, Decision]]] = defaultdict(dict)
+        for service in services:
+            key = service.metadata.key
+            decided[key] = decision = self.detect(service)
+            possible[key.namespace].pop(key, None)  # of two with one name the last counts
+            if decision.candidate:
+                possible[key.namespace][key] = (entrance(service, decision.candidate), decision)
+        selected = {namespace: self.select(group) for namespace, group in possible.items()}
+        for one in selected.values():
+            decided |= one.decisions
+        return decided | self.beyond_all({namespace: one.taken for namespace, one in selected.items()})
 
     # --- Which rules are worth a look -----------------------------------------------------------------------------
 
@@ -214,7 +249,7 @@ class Detector:
         first, *others = (matches[name] for name in sorted(matches) if matches[name].strength == best)
         if others:
             titles = " and ".join(match.type.title for match in (first, *others))
-            return _Miss(f"it looks like {titles} at the same time: annotation {policy.TYPE} can say which it is")
+            return _Miss(f"it looks like {titles} at the same time: annotation {annotations.TYPE} can say which it is")
         return first
 
     def _detected(self, service: Service, asked: Request, found: "_Match | _Miss | None") -> Decision:
@@ -222,11 +257,12 @@ class Detector:
             return _ignored(found.reason) if found else _NO_TRACE
         if found.rule.reject and asked.path is None and asked.endpoint is None:
             return _rejected(found.rule.reject)
-        refused = _unreachable(service)
+        kind = _Kind(found.type.name, found.type, found.evidence)
+        refused = self._refusal(service, asked, kind)
         if refused:
             return _rejected(f"it looks like {found.type.title}, but {refused}")
         scheme, path = found.rule.scheme or found.type.scheme, _first(found.rule.path, found.type.path)
-        return self._candidate(service, asked, found.type, found.type.name, found.port, scheme, path, found.evidence)
+        return self._candidate(service, asked, kind, found.port, scheme, path)
 
     # --- What its owner asks for ----------------------------------------------------------------------------------
 
@@ -235,68 +271,74 @@ class Detector:
             if isinstance(found, _Match):
                 return self._detected(service, asked, found)
             why = found.reason if found else "nothing else says what it is"
-            return _rejected(f"annotation {policy.TYPE} is needed: {why}")
-        refused = _unreachable(service)
-        if refused:
-            return _rejected(refused)
+            return _rejected(f"annotation {annotations.TYPE} is needed: {why}")
         types = self._catalog.types
         service_type = types.get(asked.type, types[CUSTOM])
-        evidence = [f"annotation {policy.TYPE}: {asked.type}"]
+        evidence = [f"annotation {annotations.TYPE}: {asked.type}"]
         if asked.type not in types:
             near = difflib.get_close_matches(asked.type, types, n=1, cutoff=0.75)
             evidence.append(f"a type of its owner's own{f', not {near[0]}' if near else ''}")
+        kind = _Kind(asked.type, service_type, tuple(evidence))
+        refused = self._refusal(service, asked, kind)
+        if refused:
+            return _rejected(refused)
         if isinstance(found, _Match) and found.type is service_type:
             scheme, path = found.rule.scheme or service_type.scheme, _first(found.rule.path, service_type.path)
             port: ServicePort | None = found.port
         else:
             port, scheme, path = _usual_port(service, service_type)
-        return self._candidate(service, asked, service_type, asked.type, port, scheme, path, tuple(evidence))
+        return self._candidate(service, asked, kind, port, scheme, path)
+
+    # --- Whether it may be, and where it is -----------------------------------------------------------------------
+
+    def _refusal(self, service: Service, asked: Request, kind: "_Kind") -> str | None:
+        """Return why it must not be listed, though it could be; None if it may be."""
+        return self._permissions.refusal(service, kind.name, self._foreign_host(service, asked))
+
+    def _foreign_host(self, service: Service, asked: Request) -> str | None:
+        return foreign_host(service, asked.endpoint, self._settings.cluster_domain)
 
     def _candidate(
-        self,
-        service: Service,
-        asked: Request,
-        service_type: ServiceType,
-        type_name: str,
-        port: ServicePort | None,
-        scheme: Scheme,
-        path: str,
-        evidence: tuple[str, ...],
+        self, service: Service, asked: Request, kind: "_Kind", port: ServicePort | None, scheme: Scheme, path: str
     ) -> Decision:
         """Make the candidate, with all that the owner asked for."""
+        host = self._foreign_host(service, asked)
         wanted = str(asked.endpoint.port) if asked.endpoint else asked.port
         if wanted is not None:
-            port = named_port(service, wanted)
+            port = named_port(service, wanted) if host is None else outside_port(service, wanted)
             if port is None:
-                key = policy.ENDPOINT if asked.endpoint else policy.PORT
-                return _rejected(policy.broken(key, wanted, f"a port of this Service: {_ports_in_words(service)}"))
+                key = annotations.ENDPOINT if asked.endpoint else annotations.PORT
+                return _rejected(annotations.broken(key, wanted, f"a port of this Service: {_ports_in_words(service)}"))
         if port is None:
-            if not web_ports(service):
+            if host is None and not web_ports(service):
                 return _rejected("it has no TCP port that could speak HTTP")
             ports = _ports_in_words(service)
-            return _rejected(f"annotation {policy.PORT} is needed, to say which port is meant: {ports}")
+            return _rejected(f"annotation {annotations.PORT} is needed, to say which port is meant: {ports}")
         if asked.endpoint:
-            foreign = policy.foreign_host(asked.endpoint, service.metadata, self._settings.cluster_domain)
-            if foreign:
-                return _rejected(foreign)
             scheme, path = asked.endpoint.scheme, asked.endpoint.path
         else:
             scheme = asked.scheme or scheme_of(service, port, scheme)
             path = _first(asked.path, path)
-        check = service_type.health
+        evidence = kind.evidence
+        if host is None:
+            place = endpoint(service, port, scheme, path, self._settings)
+        else:
+            place = Endpoint(scheme, host, port.port, path)
+            evidence = (*evidence, f"it leads to {host}, as the setting policy.foreignEndpoints allows")
+        check = kind.type.health
         if asked.health_path:
             check = msgspec.structs.replace(check, path=asked.health_path, root=True)
         candidate = Candidate(
             key=service.metadata.key,
-            type=type_name,
+            type=kind.name,
             name=asked.name or service.metadata.name,
-            endpoint=endpoint(service, port, scheme, path, self._settings),
+            endpoint=place,
             check=check,
-            agent=service_type.holmesgpt,
-            title=service_type.title,
-            description=service_type.description,
+            agent=kind.type.holmesgpt,
+            title=kind.type.title,
+            description=kind.type.description,
         )
-        title = service_type.title if type_name == service_type.name else f"{service_type.title} ({type_name})"
+        title = kind.type.title if kind.name == kind.type.name else f"{kind.type.title} ({kind.name})"
         return Decision(Outcome.CANDIDATE, f"{title}: {', '.join(evidence)}", candidate, evidence)
 
 
@@ -395,11 +437,16 @@ def _usual_port(service: Service, service_type: ServiceType) -> tuple[ServicePor
     return only_port(ports), service_type.scheme, service_type.path
 
 
-def _unreachable(service: Service) -> str | None:
-    if not policy.has_dns_name(service.metadata):
-        return "its name or namespace is not a DNS label, so it has no address"
-    if service.spec.type == "ExternalName":
-        return "it is of type ExternalName, which may lead anywhere: annotate the Service that it stands for"
+def _excess(service: Service) -> str | None:
+    """Return what a Service has too much of; None if it is of a size that people make."""
+    metadata, spec = service.metadata, service.spec
+    for what, found, most in (
+        ("labels", metadata.labels, MAX_LABELS),
+        ("labels in its selector", spec.selector, MAX_LABELS),
+        ("ports", spec.ports, MAX_PORTS),
+    ):
+        if found and len(found) > most:
+            return f"it has {len(found)} {what}, and at most {most} are looked at"
     return None
 
 

@@ -3,8 +3,9 @@
 import ipaddress
 from collections.abc import Iterable
 
+from dynamic_toolset.discovery.annotations import Url
 from dynamic_toolset.discovery.catalog import port_pattern
-from dynamic_toolset.discovery.policy import TLS_ANNOTATIONS
+from dynamic_toolset.discovery.policy import own_hosts
 from dynamic_toolset.kube.objects import Service, ServicePort
 from dynamic_toolset.model import Endpoint, Scheme
 from dynamic_toolset.settings import Settings
@@ -23,6 +24,12 @@ _PROTOCOLS: dict[str, Scheme | None] = {
     "tls": "https",
     "tcp": None,
 }
+_TLS_ANNOTATIONS = frozenset(
+    {"service.beta.openshift.io/serving-cert-secret-name", "service.alpha.openshift.io/serving-cert-secret-name"}
+)
+"""OpenShift writes a certificate for the Service's name into the Secret that this names: its ports speak TLS
+(docs.openshift.com, "Securing service traffic using service serving certificate secrets")."""
+
 _TLS_PORTS = frozenset({443, 8443, 15671})
 _API_NAMES = ("http", "web", "api", "http-web", "http-api", "https", "rest", "rest-api")
 
@@ -75,6 +82,14 @@ def named_port(service: Service, wanted: str) -> ServicePort | None:
     return None
 
 
+def outside_port(service: Service, wanted: str) -> ServicePort | None:
+    """Return the port of another host that a person means by number, or by the name that the Service gives it."""
+    for port in web_ports(service):
+        if wanted in (port.name, str(port.port)):
+            return port
+    return ServicePort(int(wanted)) if wanted.isdigit() else None
+
+
 def target_number(port: ServicePort) -> int | None:
     """Return the number of the port on the Pods; None where only the Pods know it, by name."""
     target = port.target_port
@@ -107,7 +122,7 @@ def scheme_of(service: Service, port: ServicePort, default: Scheme) -> Scheme:
         return "https"
     if port.port in _TLS_PORTS or port.target_port in _TLS_PORTS:
         return "https"
-    if any(key in TLS_ANNOTATIONS for key in service.metadata.annotations or ()):
+    if not _TLS_ANNOTATIONS.isdisjoint(service.metadata.annotations or ()):
         # Istio wants ports to be named http-*, whatever they speak, so the certificate is for the only port even then.
         # Where a port is called https, the certificate is that port's: a proxy in front of the product.
         others = [other.name for other in web_ports(service) if other is not port]
@@ -115,6 +130,17 @@ def scheme_of(service: Service, port: ServicePort, default: Scheme) -> Scheme:
         if not plain or not others:
             return "https"
     return default
+
+
+def foreign_host(service: Service, url: Url | None, cluster_domain: str) -> str | None:
+    """Return the host that a Service leads to if that is not itself: by its annotation's URL, or as ExternalName.
+
+    A Service of type ExternalName is an alias: its own name leads to the other host too.
+    """
+    external = (service.spec.external_name or "") if service.spec.type == "ExternalName" else None
+    if url is not None and url.host not in own_hosts(service.metadata, cluster_domain):
+        return url.host
+    return external
 
 
 def endpoint(service: Service, port: ServicePort, scheme: Scheme, path: str, settings: Settings) -> Endpoint:
@@ -126,7 +152,7 @@ def endpoint(service: Service, port: ServicePort, scheme: Scheme, path: str, set
     """
     number = (target_number(port) or port.port) if is_headless(service) else port.port
     address = _address(service)
-    host = f"{service.metadata.name}.{service.metadata.namespace}.svc.{settings.cluster_domain}"
+    host = own_hosts(service.metadata, settings.cluster_domain)[-1]
     if settings.endpoint_host == "clusterIP" and address:
         host = address
     return Endpoint(scheme, host, number, path, address)

@@ -1,159 +1,130 @@
-"""Who may publish what: namespaces, opt-in, opt-out, and what the annotations of a Service may ask for.
+"""Who may publish what: which namespaces are looked at, which types each may publish, and where a Service may lead.
 
-Whoever may annotate a Service is not trusted: nothing that is written there reaches a URL, a name or a reason without
-passing an allow-list here. All of it is pure.
+Whoever may create a Service must not reach further through us, or through the agent, than through a Pod of his own. So
+what a Service can do without a Pod behind it (name any host, stand for endpoints that somebody wrote by hand) takes a
+grant by the operator, and so does, if the operator says so, what an agent relies on most. All of it is pure.
 """
 
 import difflib
 import re
-from collections.abc import Mapping
-from typing import Literal, cast
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from ipaddress import AddressValueError, IPv4Address
+from types import MappingProxyType
 
-from msgspec import Struct
+from dynamic_toolset.discovery.annotations import ENDPOINT, quoted
+from dynamic_toolset.discovery.catalog import CUSTOM, Catalog
+from dynamic_toolset.kube import selectors
+from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta, Service
+from dynamic_toolset.settings import Settings
 
-from dynamic_toolset.kube.objects import ObjectMeta
-from dynamic_toolset.model import Scheme
-from dynamic_toolset.settings import Namespaces
+NamespaceLabels = Mapping[str, Mapping[str, str]]
+"""The labels of each namespace, by its name."""
 
-ANNOTATION_PREFIX = "kubernaut.io/toolset"
+NO_LABELS: NamespaceLabels = MappingProxyType({})
 
-TLS_ANNOTATIONS = frozenset(
-    {"service.beta.openshift.io/serving-cert-secret-name", "service.alpha.openshift.io/serving-cert-secret-name"}
-)
-"""OpenShift writes a certificate for the Service's name into the Secret that this names: its ports speak TLS
-(docs.openshift.com, "Securing service traffic using service serving certificate secrets")."""
+_KUBERNETES_API = ObjectKey("default", "kubernetes")
 
-TOOLSET = ANNOTATION_PREFIX
-TYPE = f"{ANNOTATION_PREFIX}-type"
-NAME = f"{ANNOTATION_PREFIX}-name"
-ENDPOINT = f"{ANNOTATION_PREFIX}-endpoint"
-PORT = f"{ANNOTATION_PREFIX}-port"
-SCHEME = f"{ANNOTATION_PREFIX}-scheme"
-PATH = f"{ANNOTATION_PREFIX}-path"
-HEALTH_PATH = f"{ANNOTATION_PREFIX}-health-path"
-
-_KNOWN = (TOOLSET, TYPE, NAME, ENDPOINT, PORT, SCHEME, PATH, HEALTH_PATH)
-_OPT_OUT = frozenset({"disabled", "false"})
-_OPT_IN = frozenset({"enabled", "true"})
-
-_WORD = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-_PATH = re.compile(r"/[A-Za-z0-9._~/-]{0,199}")
-_PORT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_ENDPOINT = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9.-]{1,253}):(?P<port>[0-9]{1,5})(?P<path>/.*)?")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MAX_HOST_LENGTH = 253
 
-_WORD_RULE = "lower-case letters, digits and '-', at most 40 characters, such as my-service"
-_PATH_RULE = "a path of letters, digits and . _ ~ - /, without '..' and '//', such as /prometheus"
-_ENDPOINT_RULE = "a full URL of this Service, such as {example}"
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+"""What the last label of a host looks like if resolvers take the whole for an address, in any base (127.1, 0x7f.1)."""
 
-
-class Url(Struct, frozen=True):
-    """The parts of an ``-endpoint`` annotation."""
-
-    scheme: Scheme
-    host: str
-    port: int
-    path: str
+_MAX_TYPES_SHOWN = 8
 
 
-class Request(Struct, frozen=True):
-    """What the owner of a Service asks for. ``wanted``: it is to be listed, even if nothing else says what it is.
+class Permissions:
+    """What the settings let Services publish. Every answer is a reason for a person, or None where nothing is refused.
 
-    Every text is harmless: it passed the allow-lists of this module. ``path`` does not end with ``/``.
+    ``namespace_labels`` is read anew for each answer, so it may be a live mapping.
     """
 
-    wanted: bool = False
-    type: str | None = None
-    name: str | None = None
-    endpoint: Url | None = None
-    port: str | None = None
-    scheme: Scheme | None = None
-    path: str | None = None
-    health_path: str | None = None
+    def __init__(self, settings: Settings, catalog: Catalog, namespace_labels: NamespaceLabels) -> None:
+        policy = settings.policy
+        self._namespaces = settings.namespaces
+        self._selected = selectors.parse(settings.namespaces.selector)
+        self._labels = namespace_labels
+        self._known_types = catalog.types.keys()
+        self._allowed_types = [(_any_of(one.namespaces), frozenset(one.types)) for one in policy.allowed_types]
+        self._trusted = _any_of(policy.trusted_namespaces or ("*",))
+        self._trusted_types = frozenset(policy.trusted_types)
+        self._foreign = [(_any_of(one.namespaces), one.hosts) for one in policy.foreign_endpoints]
+        self._without_selector = _any_of(policy.without_selector)
+        self._cluster_domain = settings.cluster_domain
 
-
-class OptedOut(Struct, frozen=True):
-    """The owner does not want the Service to be listed."""
-
-    value: str
-
-
-class Broken(Struct, frozen=True):
-    """Annotations that cannot be followed, with the reason."""
-
-    reason: str
-
-
-def request(annotations: Mapping[str, str] | None) -> Request | OptedOut | Broken | None:
-    """Return what the annotations ask for; None if there are none of ours.
-
-    Opting out wins over everything else, broken annotations included: who says no is not asked for grammar.
-    """
-    if not annotations:
+    def outside(self, namespace: str) -> str | None:
+        """Return why Services of this namespace are not looked at."""
+        if namespace in self._namespaces.exclude:
+            return "its namespace is excluded by the setting namespaces.exclude"
+        if self._namespaces.include and namespace not in self._namespaces.include:
+            return "its namespace is not in the setting namespaces.include"
+        if self._namespaces.selector:
+            labels = self._labels.get(namespace)
+            if labels is None:
+                return "the labels of its namespace are not known, by which the setting namespaces.selector selects"
+            if not self._selected(labels):
+                return "the labels of its namespace do not match the setting namespaces.selector"
         return None
-    ours = {key: value for key, value in annotations.items() if key.startswith(ANNOTATION_PREFIX)}
-    if not ours:
+
+    def refusal(self, service: Service, type_name: str, host: str | None) -> str | None:
+        """Return why the Service must not be published as this type.
+
+        ``host`` is where it leads to, if that is not the Service itself.
+        """
+        metadata = service.metadata
+        if not has_dns_name(metadata):
+            return "its name or namespace is not a DNS label, so it has no address"
+        if metadata.key == _KUBERNETES_API or (host is not None and self._is_kubernetes_api(host)):
+            return "it leads to the Kubernetes API, which is never listed"
+        refused = self._refused_type(metadata.namespace, type_name)
+        if refused:
+            return refused
+        if host is not None:
+            return self._refused_host(service, host)
+        if not service.spec.selector and not self._without_selector(metadata.namespace):
+            return (
+                "it has no selector, so its endpoints are written by hand and may be anywhere: "
+                "the setting policy.withoutSelector can allow that for its namespace"
+            )
         return None
-    switch = ours.get(TOOLSET)
-    if switch in _OPT_OUT:
-        return OptedOut(switch)
-    problems = [_unknown(key) for key in sorted(ours.keys() - set(_KNOWN))[:5]]
-    if switch is not None and switch not in _OPT_IN:
-        problems.append(broken(TOOLSET, switch, "enabled, true, disabled or false"))
-    for key, pattern, rule in ((TYPE, _WORD, _WORD_RULE), (NAME, _WORD, _WORD_RULE)):
-        if key in ours and not pattern.fullmatch(ours[key]):
-            problems.append(broken(key, ours[key], rule))
-    paths = [key for key in (PATH, HEALTH_PATH) if key in ours and not _is_path(ours[key])]
-    problems += [broken(key, ours[key], _PATH_RULE) for key in paths]
-    scheme = ours.get(SCHEME)
-    if scheme not in {None, "http", "https"}:
-        problems.append(broken(SCHEME, scheme, "http or https"))
-    port = ours.get(PORT)
-    if port is not None and not _is_port(port):
-        problems.append(broken(PORT, port, "the number (1 to 65535) or the name of a port of this Service"))
-    endpoint = None
-    if ENDPOINT in ours:
-        endpoint = _url(ours[ENDPOINT])
-        if endpoint is None:
-            rule = _ENDPOINT_RULE.format(example="http://name.namespace.svc:8080/path, with its port")
-            problems.append(broken(ENDPOINT, ours[ENDPOINT], rule))
-        other = next((key for key in (PORT, SCHEME, PATH) if key in ours), None)
-        if other:
-            problems.append(f"annotation {ENDPOINT} says what {other} says too: keep one of them")
-    if problems:
-        return Broken("; ".join(problems))
-    return Request(
-        wanted=switch is not None or TYPE in ours,
-        type=ours.get(TYPE),
-        name=ours.get(NAME),
-        endpoint=endpoint,
-        port=port,
-        scheme=cast("Scheme | None", scheme),
-        path=_trimmed(ours.get(PATH)),
-        health_path=ours.get(HEALTH_PATH),
-    )
 
-
-def foreign_host(url: Url, metadata: ObjectMeta, cluster_domain: str) -> str | None:
-    """Return why ``url`` does not lead to this Service's own name; None if it does.
-
-    A Service that could name any host would make us, and the agent, ask that host.
-    """
-    base = f"{metadata.name}.{metadata.namespace}"
-    own = (base, f"{base}.svc", f"{base}.svc.{cluster_domain}")
-    if url.host in own:
+    def _refused_type(self, namespace: str, type_name: str) -> str | None:
+        allowances = [types for applies, types in self._allowed_types if applies(namespace)]
+        if allowances and not any(self._covers(types, type_name) for types in allowances):
+            allowed = sorted(frozenset().union(*allowances))
+            shown = ", ".join([*allowed[:_MAX_TYPES_SHOWN], *(["..."] if len(allowed) > _MAX_TYPES_SHOWN else [])])
+            return f"the setting policy.allowedTypes lets its namespace publish {shown or 'nothing'}, not {type_name}"
+        if self._covers(self._trusted_types, type_name) and not self._trusted(namespace):
+            return f"the setting policy.trustedNamespaces does not have its namespace, as it must for {type_name}"
         return None
-    shown = f"{url.scheme}://{url.host}:{url.port}"
-    return broken(ENDPOINT, shown, _ENDPOINT_RULE.format(example=f"{url.scheme}://{own[1]}:{url.port}"))
 
+    def _covers(self, types: frozenset[str], type_name: str) -> bool:
+        return type_name in types or (CUSTOM in types and type_name not in self._known_types)
 
-def outside(namespace: str, namespaces: Namespaces) -> str | None:
-    """Return why Services of this namespace are not looked at; None if they are."""
-    if namespace in namespaces.exclude:
-        return "its namespace is excluded by the setting namespaces.exclude"
-    if namespaces.include and namespace not in namespaces.include:
-        return "its namespace is not in the setting namespaces.include"
-    return None
+    def _refused_host(self, service: Service, host: str) -> str | None:
+        metadata = service.metadata
+        if service.spec.type == "ExternalName" and host == (service.spec.external_name or ""):
+            how = f"it is of type ExternalName and leads to {quoted(host)}"
+        else:
+            _, own_host, _ = own_hosts(metadata, self._cluster_domain)
+            how = f"annotation {ENDPOINT} leads to {quoted(host)}, not to {own_host}"
+        if not is_host(host):
+            return (
+                f"{how}, and that is no host name: lower-case letters, digits, '-' and '.', no '.' at the end, "
+                "and an address only in its usual form"
+            )
+        for applies, hosts in self._foreign:
+            if applies(metadata.namespace) and any(_fits(host, pattern) for pattern in hosts):
+                return None
+        return f"{how}: the setting policy.foreignEndpoints can allow that for its namespace"
+
+    def _is_kubernetes_api(self, host: str) -> bool:
+        """Whether a host is, or is a Pod behind, the Service of the API, by any name that a search path completes."""
+        name = f"{_KUBERNETES_API.name}.{_KUBERNETES_API.namespace}"
+        names = (name, f"{name}.svc", f"{name}.svc.{self._cluster_domain}")
+        plain = host.lower().rstrip(".")
+        return plain == _KUBERNETES_API.name or any(plain == one or plain.endswith(f".{one}") for one in names)
 
 
 def has_dns_name(metadata: ObjectMeta) -> bool:
@@ -161,44 +132,59 @@ def has_dns_name(metadata: ObjectMeta) -> bool:
     return bool(_DNS_LABEL.fullmatch(metadata.name) and _DNS_LABEL.fullmatch(metadata.namespace))
 
 
-def broken(annotation: str, value: str, rule: str) -> str:
-    """Say what is wrong with an annotation, in the words that every such reason uses."""
-    return f"annotation {annotation} is {quoted(value)}: it should be {rule}"
+def is_host(host: str) -> bool:
+    """Whether it is a DNS name in lower case, or an IPv4 address in the one form that everybody reads alike."""
+    if len(host) > _MAX_HOST_LENGTH:
+        return False
+    labels = host.split(".")
+    if not all(_DNS_LABEL.fullmatch(label) for label in labels):
+        return False
+    return _is_address(host) or not _NUMBER.fullmatch(labels[-1])
 
 
-def quoted(text: str, limit: int = 60) -> str:
-    """Return foreign text for a reason: at most ``limit`` of its characters, printable ASCII only, in quotes."""
-    shown = "".join(
-        character if " " <= character <= "~" and character not in '"{}' else "?" for character in text[:limit]
-    )
-    return f'"{shown}"' if len(text) <= limit else f'"{shown}..."'
+def unknown_types(settings: Settings, catalog: Catalog) -> list[str]:
+    """Return, for each type in the settings that the catalog does not have, one line that names setting and type."""
+    policy = settings.policy
+    named = [
+        *((f"policy.allowedTypes[{number}].types", one.types) for number, one in enumerate(policy.allowed_types)),
+        ("policy.trustedTypes", policy.trusted_types),
+    ]
+    return [
+        f"{path}: there is no service type {name!r}; {_near(name, catalog.types)}"
+        for path, names in named
+        for name in names
+        if name not in catalog.types
+    ]
 
 
-def _unknown(key: str) -> str:
-    near = difflib.get_close_matches(key[:100], _KNOWN, n=1, cutoff=0.0)
-    return f"annotation {quoted(key)} is not known: did you mean {near[0]}?"
+def own_hosts(metadata: ObjectMeta, cluster_domain: str) -> tuple[str, str, str]:
+    """Return the names of a Service itself, from the shortest that works everywhere to the full one."""
+    base = f"{metadata.name}.{metadata.namespace}"
+    return base, f"{base}.svc", f"{base}.svc.{cluster_domain}"
 
 
-def _is_path(text: str) -> bool:
-    return bool(_PATH.fullmatch(text)) and ".." not in text and "//" not in text
+def _fits(host: str, pattern: str) -> bool:
+    """Whether a pattern names a host: exactly, or, as ``*.domain``, any name below it. An address only exactly."""
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:]) and not _is_address(host)
+    return host == pattern
 
 
-def _is_port(text: str) -> bool:
-    if text.isascii() and text.isdigit():
-        return len(text) <= 5 and 0 < int(text) < 65536
-    return bool(_PORT_NAME.fullmatch(text))
+def _is_address(host: str) -> bool:
+    try:
+        return str(IPv4Address(host)) == host
+    except AddressValueError:
+        return False
 
 
-def _url(text: str) -> Url | None:
-    found = _ENDPOINT.fullmatch(text)
-    if found is None or not 0 < int(found["port"]) < 65536:
-        return None
-    path = found["path"]
-    if path is not None and not _is_path(path):
-        return None
-    scheme = cast("Literal['http', 'https']", found["scheme"])
-    return Url(scheme, found["host"], int(found["port"]), _trimmed(path) or "")
+def _any_of(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    """Return whether a name fits one of the patterns, in which ``*`` stands for any text."""
+    exact = frozenset(pattern for pattern in patterns if "*" not in pattern)
+    loose = tuple(pattern for pattern in patterns if "*" in pattern)
+    return lambda name: name in exact or any(fnmatchcase(name, pattern) for pattern in loose)
 
 
-def _trimmed(path: str | None) -> str | None:
-    return path.rstrip("/") if path is not None else None
+def _near(name: str, types: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, types, n=1)
+    hint = f"did you mean {near[0]!r}? There" if near else "there"
+    return f"{hint} are {', '.join(types)}; '{CUSTOM}' stands for all that are people's own"

@@ -1,14 +1,21 @@
-"""Short ways to write a Service in a test."""
+"""Short ways to write a Service in a test, and to say what must hold for every decision."""
 
+import re
 from functools import cache
 
 from dynamic_toolset.discovery.catalog import load_catalog
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.kube.objects import ObjectMeta, Service, ServicePort, ServiceSpec
 from dynamic_toolset.model import Decision, ServiceKey
-from dynamic_toolset.settings import Settings
+from dynamic_toolset.settings import Policy, Settings
 
 PREFIX = "kubernaut.io/toolset"
+
+SOMETHING = "pod=some"
+"""A selector that does not say what the Pods are."""
+
+ANY_ENDPOINTS = Settings(policy=Policy(without_selector=("*",)))
+"""The settings for Services whose selector is left out."""
 
 
 @cache
@@ -36,7 +43,7 @@ def ports(text):
     return tuple(found)
 
 
-def service(name="web", own="", listens="http:80", pods="", namespace="shop", annotations=None, **spec):
+def service(name="web", own="", listens="http:80", pods=SOMETHING, namespace="shop", annotations=None, **spec):
     return Service(
         ObjectMeta(
             name=name,
@@ -58,3 +65,16 @@ def detect(one: Service, settings: Settings | None = None) -> Decision:
 
 def discover(*services: Service, settings: Settings | None = None) -> dict[ServiceKey, Decision]:
     return Detector(catalog(), settings or Settings()).discover(services)
+
+
+LONGEST_REASON = 1200
+
+
+def is_plain(reason: str) -> bool:
+    """Whether it is one line that no terminal, log, page, chat or template takes for more than text."""
+    return (
+        0 < len(reason) <= LONGEST_REASON
+        and reason.isascii()
+        and reason.isprintable()
+        and not re.search(r"[{}<>`$\\\[\]]", reason)
+    )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dynamic_toolset.discovery.policy import Broken, Request, quoted, request
+from dynamic_toolset.discovery.annotations import Broken, Request, quoted, request
 from dynamic_toolset.model import Outcome
 from dynamic_toolset.settings import Namespaces, Settings
 
@@ -131,7 +131,8 @@ BROKEN = [
     ({"-type": "custom", "-port": "grpc"}, 'kubernaut.io/toolset-port is "grpc"', "8080 (http)"),
     ({"-path": "prometheus"}, "kubernaut.io/toolset-path", "a path of letters"),
     ({"-path": "/a/../b"}, "kubernaut.io/toolset-path", "without '..'"),
-    ({"-path": "//evil"}, "kubernaut.io/toolset-path", "without '..' and '//'"),
+    ({"-path": "/a/./b"}, "kubernaut.io/toolset-path", "without '..', '.'"),
+    ({"-path": "//evil"}, "kubernaut.io/toolset-path", "without '..', '.' and '//'"),
     ({"-path": "/a?b#c"}, "kubernaut.io/toolset-path", "a path of letters"),
     ({"-path": "/a\n"}, "kubernaut.io/toolset-path", "a path of letters"),
     ({"-path": "/" + "a" * 300}, "kubernaut.io/toolset-path", "a path of letters"),
@@ -141,9 +142,9 @@ BROKEN = [
     ({"-endpoint": "http://u:p@api.shop.svc:8080"}, "kubernaut.io/toolset-endpoint", "a full URL"),
     ({"-endpoint": "http://api.shop.svc:8080/../x"}, "kubernaut.io/toolset-endpoint", "a full URL"),
     ({"-endpoint": "http://api.shop.svc:99999"}, "kubernaut.io/toolset-endpoint", "a full URL"),
-    ({"-type": "custom", "-endpoint": "http://evil.example.com:8080"}, "evil.example.com", "http://api.shop.svc:8080"),
-    ({"-type": "custom", "-endpoint": "http://169.254.169.254:8080"}, "169.254.169.254", "of this Service"),
-    ({"-type": "custom", "-endpoint": "http://api.other.svc:8080"}, "api.other.svc", "http://api.shop.svc:8080"),
+    ({"-type": "custom", "-endpoint": "http://evil.example.com:80"}, "evil.example.com", "policy.foreignEndpoints"),
+    ({"-type": "custom", "-endpoint": "http://169.254.169.254:8080"}, "169.254.169.254", "not to api.shop.svc"),
+    ({"-type": "custom", "-endpoint": "http://api.other.svc:8080"}, "api.other.svc", "not to api.shop.svc"),
     ({"-type": "custom", "-endpoint": "http://api.shop.svc:22"}, 'toolset-endpoint is "22"', "8080 (http)"),
     ({"-endpoint": "http://api.shop.svc:8080", "-port": "8080"}, "toolset-endpoint", "toolset-port"),
     (
@@ -170,6 +171,18 @@ def test_all_problems_are_told_at_once():
     reason = request({f"{PREFIX}-type": "NO", f"{PREFIX}-port": "NO", f"{PREFIX}-x": "NO"})
     assert isinstance(reason, Broken)
     assert reason.reason.count("; ") == 2
+    assert "more" not in reason.reason
+
+
+@pytest.mark.parametrize("unknown", [0, 3, 5, 60_000])
+def test_of_many_problems_five_are_told_and_the_others_counted(unknown):
+    wrong = {f"{PREFIX}-{key}": "NO" for key in ("type", "name", "port", "path", "health-path", "scheme")}
+    wrong |= {f"{PREFIX}-x{number:05}": "" for number in range(unknown)}
+    reason = request(wrong)
+    assert isinstance(reason, Broken)
+    told = reason.reason.split("; ")
+    assert len(told) == 6
+    assert told[5] == f"and {len(wrong) - 5} more"
 
 
 def test_a_custom_type_close_to_a_known_one_is_pointed_out():
@@ -195,6 +208,7 @@ def test_some_services_cannot_be_listed_whatever_they_ask(one, reason):
 def test_foreign_text_in_reasons_is_short_and_plain():
     assert quoted("a" * 100) == '"' + "a" * 60 + '..."'
     assert quoted('a"\n\u202eb{{') == '"a???b??"'
+    assert quoted("<b>`$(x)`&[y](z)@") == '"?b???(x)???y?(z)?"'
 
 
 def test_no_annotations_of_ours_ask_for_nothing():

@@ -1,18 +1,26 @@
 """Kept up to date change by change, the inventory says what a look at everything would say."""
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory, Judged
 from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta, Service
 from dynamic_toolset.model import Outcome
-from dynamic_toolset.settings import Settings
+from dynamic_toolset.settings import Policy, Settings
 from tests.unit.discovery.building import catalog, headless, service
 
 DETECTOR = Detector(catalog(), Settings())
+DETECTORS = (
+    DETECTOR,
+    Detector(catalog(), Settings(policy=Policy(max_per_namespace=2))),
+    Detector(catalog(), Settings(policy=Policy(max_in_all=2))),
+    Detector(catalog(), Settings(policy=Policy(max_per_namespace=2, max_in_all=3))),
+)
 
 # What a Service of any name can be: of one workload, so that twins come and go; of another; or nothing at all.
 PROMETHEUS = {"own": ".name=prometheus", "pods": "app=prometheus", "listens": "http:9090"}
@@ -25,15 +33,24 @@ SHAPES = (
     lambda key: service(key.name, ".name=grafana", "http:3000", "app=grafana", namespace=key.namespace),
     lambda key: service(key.name, namespace=key.namespace),
 )
-keys = st.builds(ObjectKey, st.sampled_from(["shop", "web"]), st.sampled_from(["a", "b", "c", "d"]))
-changes = st.tuples(keys, st.one_of(st.none(), st.sampled_from(SHAPES)))
+keys = st.builds(ObjectKey, st.sampled_from(["shop", "web", "ops"]), st.sampled_from(["a", "b", "c", "d"]))
+made = st.tuples(st.sampled_from(SHAPES), st.sampled_from(["", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"]))
+changes = st.tuples(keys, st.one_of(st.none(), made))
+
+
+def shaped(key: ObjectKey, how: tuple[Callable[[ObjectKey], Service], str] | None) -> Service | None:
+    if how is None:
+        return None
+    shape, created = how
+    one = shape(key)
+    return msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, creation_timestamp=created))
 
 
 class Followed:
     """An inventory, and the Services as they are: what the reflector does between the API and the inventory."""
 
-    def __init__(self) -> None:
-        self.inventory = Inventory(DETECTOR)
+    def __init__(self, detector: Detector = DETECTOR) -> None:
+        self.inventory = Inventory(detector)
         self.services: dict[ObjectKey, Service] = {}
         self._store: dict[ObjectKey, Judged] = {}
 
@@ -48,20 +65,32 @@ class Followed:
         self.inventory.update({key for key, _ in changes}, self._store)
 
 
-@given(st.lists(st.lists(changes, max_size=6), max_size=6))
+@given(st.lists(st.lists(changes, max_size=6), max_size=6), st.sampled_from(DETECTORS))
+@settings(max_examples=300)
 def test_any_changes_in_any_batches_give_what_one_look_at_everything_gives(
-    batches: list[list[tuple[ObjectKey, object]]],
+    batches: list[list[tuple[ObjectKey, tuple[Callable[[ObjectKey], Service], str] | None]]], detector: Detector
 ) -> None:
-    followed = Followed()
+    followed = Followed(detector)
     for batch in batches:
-        followed.take(*((key, shape(key) if shape else None) for key, shape in batch))
-        expected = DETECTOR.discover(followed.services.values())
+        followed.take(*((key, shaped(key, how)) for key, how in batch))
+        expected = detector.discover(followed.services.values())
         assert followed.inventory.decisions == expected
         assert list(followed.inventory.candidates.items()) == [
             (key, decision.candidate)
             for key, decision in sorted(expected.items())
             if decision.outcome is Outcome.CANDIDATE
         ]
+
+
+def test_of_what_is_gone_nothing_is_kept() -> None:
+    followed = Followed(DETECTORS[3])
+    for number in range(50):
+        keys = [ObjectKey(f"shop-{number}", name) for name in "abc"]
+        followed.take(*((key, SHAPES[(number + place) % len(SHAPES)](key)) for place, key in enumerate(keys)))
+        followed.take(*((key, None) for key in keys))
+    kept = [value for value in vars(followed.inventory).values() if isinstance(value, Mapping)]
+    assert len(kept) >= 6
+    assert not any(kept)
 
 
 def test_a_duplicate_takes_the_place_of_the_one_that_is_deleted() -> None:
@@ -99,10 +128,17 @@ def test_of_what_is_no_candidate_only_its_name_and_version_are_kept(
     one = msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, uid="1-2", resource_version="7"))
     judged = Inventory(DETECTOR).judge(one)
     assert judged.decision.outcome is outcome
-    assert judged.service is None
+    assert judged.entrance is None
     assert judged.metadata == ObjectMeta("a", "shop", resource_version="7")
 
 
-def test_a_candidate_is_kept_whole() -> None:
+def test_of_a_candidate_no_annotations_are_kept() -> None:
     one = service("a", **PROMETHEUS)
-    assert Inventory(DETECTOR).judge(one) == Judged(one.metadata, DETECTOR.detect(one), one)
+    metadata = msgspec.structs.replace(
+        one.metadata, creation_timestamp="2026-01-01T00:00:00Z", annotations={"notes": "x" * 1000}
+    )
+    judged = Inventory(DETECTOR).judge(msgspec.structs.replace(one, metadata=metadata))
+    assert judged.metadata == ObjectMeta("a", "shop")
+    assert judged.entrance is not None
+    assert judged.entrance.created == "2026-01-01T00:00:00Z"
+    assert b"xxx" not in msgspec.msgpack.encode(judged)

@@ -2,16 +2,18 @@
 
 import pytest
 
+from dynamic_toolset.discovery import twins
 from dynamic_toolset.model import Outcome
 
-from .building import discover, headless, service
+from .building import ANY_ENDPOINTS, discover, headless, service
 
 POD = ".name=loki .instance=one"
 ONE_POD = "statefulset.kubernetes.io/pod-name=loki-0"
 
 
 def outcomes(*services):
-    return {key.name: decision.outcome.value for key, decision in discover(*services).items()}
+    found = discover(*services, settings=ANY_ENDPOINTS)
+    return {key.name: decision.outcome.value for key, decision in found.items()}
 
 
 def loki(name, pods=POD, own=POD, **spec):
@@ -42,9 +44,12 @@ def test_a_headless_service_that_is_the_only_one_is_listed():
         (loki("loki"), headless_loki("other-name", pods=f"{POD} statefulset=loki")),
         (loki("loki"), loki("loki-second")),
         (loki("loki", annotations={"": "true"}), loki("lok")),
+        (headless_loki("loki", annotations={"": "true"}), loki("lok", pods=f"{POD} .component=single-binary")),
         (loki("loki"), loki("lok", type="NodePort")),
         (loki("loki"), loki("lok", type="LoadBalancer")),
         (loki("loki", pods=""), headless_loki("other-name", pods="")),
+        (loki("loki", pods=""), loki("loki-second")),
+        (loki("loki"), loki("loki-second", pods="")),
         (loki("loki", pods=""), headless_loki("loki-headless", pods="", own=".name=loki app=x")),
         (headless_loki("lok"), headless_loki("lok-hl")),
         (loki("loki"), loki("lok", pods=f"{POD} {ONE_POD}")),
@@ -84,6 +89,36 @@ def test_two_apis_of_one_workload_that_its_owner_asked_for_are_both_listed():
         "orders-again": "duplicate",
         "orders-v2": "candidate",
     }
+
+
+def test_a_headless_service_that_its_owner_asked_for_is_another_entrance_under_another_path():
+    orders = service("orders", "", "8080", "app=shop", annotations={"-type": "custom"})
+    beside = headless("orders-v2", "", "8080", "app=shop tier=b", annotations={"-type": "custom", "-path": "/v2"})
+    again = headless("orders-again", "", "8080", "app=shop tier=b", annotations={"-type": "custom"})
+    assert outcomes(orders, beside, again) == {
+        "orders": "candidate",
+        "orders-v2": "candidate",
+        "orders-again": "duplicate",
+    }
+
+
+@pytest.mark.parametrize("most", range(12))
+def test_where_too_many_would_have_to_be_compared_the_order_does_not_matter_either(most, monkeypatch):
+    monkeypatch.setattr(twins, "MAX_COMPARISONS", most)
+    services = [loki(f"few-{number}", pods=f".name=loki n={number} m={number}") for number in range(2)]
+    services += [headless_loki(f"loki-{number}", pods=f".name=loki n={number % 3}") for number in range(4)]
+    services += [headless(f"g{number}", "app=grafana", "3000", f"app=grafana n={number % 3}") for number in range(4)]
+    assert outcomes(*services) == outcomes(*reversed(services))
+    assert outcomes(*services)["g3"] == "duplicate", "equals need no comparison"
+
+
+def test_the_types_of_a_namespace_share_what_may_be_compared(monkeypatch):
+    monkeypatch.setattr(twins, "MAX_COMPARISONS", 1)
+    services = [
+        *(headless(name, "app=grafana", "3000", f"app=grafana{more}") for name, more in (("g", ""), ("g-b", " x=y"))),
+        *(headless_loki(name, pods=f".name=loki{more}") for name, more in (("l", ""), ("l-b", " x=y"))),
+    ]
+    assert outcomes(*services) == {"g": "candidate", "g-b": "duplicate", "l": "candidate", "l-b": "candidate"}
 
 
 def test_node_groups_of_one_elasticsearch_answer_for_the_whole_cluster():

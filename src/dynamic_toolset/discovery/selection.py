@@ -1,0 +1,88 @@
+"""Which of the possible candidates are taken: one for each workload, and no more than the caps allow. Pure.
+
+A cap is there so that one tenant cannot crowd out the others, nor a newcomer those that are there: within a namespace
+the oldest are taken, and what all namespaces may have together is shared among them, the same for each that wants it.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from dynamic_toolset.discovery.catalog import Catalog
+from dynamic_toolset.discovery.twins import Entrance, duplicates
+from dynamic_toolset.model import Decision, Outcome, ServiceKey
+
+Possible = Mapping[ServiceKey, tuple[Entrance, Decision]]
+"""Services that would be candidates if each were the only one."""
+
+_NEWEST = "~"
+"""Sorts behind every time: what says nothing of its age is taken last."""
+
+
+class Rank(NamedTuple):
+    """The place of a candidate in the order in which they are taken."""
+
+    created: str
+    key: ServiceKey
+
+
+class Selection(Struct, frozen=True):
+    """What was decided within one namespace, and the candidates that are taken of it, oldest first."""
+
+    decisions: Mapping[ServiceKey, Decision]
+    taken: tuple[Rank, ...]
+
+
+def within_namespace(possible: Possible, catalog: Catalog, most: int) -> Selection:
+    """Decide which Services of one namespace are duplicates of another, and take the ``most`` oldest of the others."""
+    decisions = {key: decision for key, (_, decision) in possible.items()}
+    found = duplicates({key: one for key, (one, _) in possible.items()}, catalog)
+    for key, kept in found.items():
+        decision = decisions[key]
+        reason = f"it leads to the same workload as Service {kept.name}, which is listed in its place"
+        decisions[key] = Decision(Outcome.DUPLICATE, reason, decision.candidate, decision.evidence)
+    ranked = sorted(Rank(one.created or _NEWEST, key) for key, (one, _) in possible.items() if key not in found)
+    if len(ranked) > most:
+        reason = (
+            f"its namespace has {len(ranked)} candidates, of which {most} are taken, the oldest first, "
+            "by the setting policy.maxPerNamespace"
+        )
+        decisions |= dict.fromkeys((rank.key for rank in ranked[most:]), Decision(Outcome.REJECTED, reason))
+    return Selection(decisions, tuple(ranked[:most]))
+
+
+def beyond_all(taken: Mapping[str, tuple[Rank, ...]], most: int) -> dict[ServiceKey, Decision]:
+    """Reject what is more than the ``most`` that all namespaces, of which ``taken`` is given, may have together."""
+    total = sum(map(len, taken.values()))
+    if total <= most:
+        return {}
+    decisions: dict[ServiceKey, Decision] = {}
+    for namespace, share in fair_shares(taken, most).items():
+        reason = (
+            f"there are {total} candidates in all, of which {most} are taken, by the setting policy.maxInAll; "
+            f"the share of its namespace is {share} of its {len(taken[namespace])}, the oldest first"
+        )
+        rejected = Decision(Outcome.REJECTED, reason)
+        decisions |= dict.fromkeys((rank.key for rank in taken[namespace][share:]), rejected)
+    return decisions
+
+
+def fair_shares(taken: Mapping[str, tuple[Rank, ...]], most: int) -> dict[str, int]:
+    """Return how many of each namespace are taken so that it is ``most`` in all, if there are as many.
+
+    Max-min fair: a namespace with few keeps them all, and the others share what is left, the same for each; what
+    cannot be shared evenly goes to those whose next candidate is the oldest.
+    """
+    shares: dict[str, int] = {}
+    left = most
+    namespaces = sorted(taken, key=lambda namespace: (len(taken[namespace]), namespace))
+    for number, namespace in enumerate(namespaces):
+        even, over = divmod(left, len(namespaces) - number)
+        if len(taken[namespace]) > even:
+            others = namespaces[number:]
+            oldest = sorted(others, key=lambda other: taken[other][even])[:over]
+            return shares | dict.fromkeys(others, even) | dict.fromkeys(oldest, even + 1)
+        shares[namespace] = len(taken[namespace])
+        left -= len(taken[namespace])
+    return shares
