@@ -1,61 +1,78 @@
-"""The table of verdicts: many checks, in parallel, retried, remembered.
+"""The table of health: many checks, in parallel, repeated, remembered.
 
 What it guarantees:
 
-* Nobody waits for another one's answer, only for a slot. At most ``concurrency`` attempts run at once; each holds its
-  slot for one attempt (``timeout`` at most), and never during a pause.
+* A check is one attempt. What is known without asking is its outcome, if there is anything; otherwise it is a probe,
+  which holds one of ``concurrency`` slots for as long as it takes (``timeout`` at most). Nobody waits for another one's
+  answer, only for a slot.
 * Slots go first to candidates that answered last time, then to new ones, then to those that do not answer. So however
   many hang, the check of a healthy one waits until the next slot comes free, and the first check of a new one only for
-  the first attempts of those that came before it.
-* A check is up to ``attempts`` attempts, ``pause`` apart. It ends at the first that finds the candidate healthy, or in
-  want of credentials. A verdict changes when a check ends, not before.
-* The next check follows after ``interval``, or a third of it where the last one failed, give or take a tenth, so that
-  what began together does not stay together.
+  the first checks of those that came before it.
+* The next check follows after ``interval``; after the first, second, third failed one in a row already after 1, 2, 4
+  seconds and so on up to the interval. All give or take a tenth, so that what began together does not stay together.
+* A refused candidate is never probed, and counts as refused at once, whatever is under way.
+
+How many failed checks are too many is not decided here: the table counts them.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dynamic_toolset.health.slots import Slots, Urgency
 from dynamic_toolset.model import UNCHECKED, Candidate, Health, ServiceKey, Verdict
 from dynamic_toolset.settings import HealthCheckSettings, seconds
 
-_SOONER = 1 / 3
-"""What part of the interval passes before a candidate is checked again whose check failed."""
-
 _JITTER = 0.1
+
+_BETWEEN_HASTENED = 0.5
+"""Seconds that pass at least before a candidate is asked again because somebody wants to know: a tenant can make a
+Pod ready and unready as fast as he likes."""
+
+_LONGEST_DOUBLING = 32
+"""Failures after which doubling has reached any interval."""
 
 
 class Statistics(Struct, frozen=True):
-    """Checks that ended, by outcome, and attempts: those made so far, under way, and waiting for a slot."""
+    """Checks that ended, by outcome, and probes: those made so far, under way, and waiting for a slot."""
 
     healthy: int
     unhealthy: int
     needs_credentials: int
-    attempts: int
+    probes: int
     running: int
     waiting: int
 
 
 class _Entry:
-    """One row of the table. The task keeps it up to date, and is None while nothing runs."""
+    """One row of the table. The task keeps it up to date, and is None while nothing runs.
 
-    __slots__ = ("candidate", "health", "task")
+    ``asked`` is when the candidate was last asked, ``wanted`` whether somebody has wanted to know since.
+    """
+
+    __slots__ = ("asked", "candidate", "health", "task", "wanted")
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
         self.health = UNCHECKED
         self.task: asyncio.Task[None] | None = None
+        self.asked = float("-inf")
+        self.wanted = asyncio.Event()
 
 
 class Checker:
-    """Keeps a verdict for each present candidate and renews it, once ``run`` is running.
+    """Keeps the health of each present candidate and renews it, once ``run`` is running.
 
-    ``probe`` makes one attempt. ``on_change`` is called, in the event loop, when a verdict, its reason or its want of
-    credentials has changed. ``jitter`` returns a number from 0 to 1.
+    ``probe`` makes one attempt. ``known`` returns the health of a candidate as far as it is known without asking it,
+    such as that its address is refused, else None; it must be quick. ``good`` says whether an outcome ends a row of
+    failures: one that needs credentials may be as good as healthy to somebody who has them.
+
+    ``on_change`` is called, in the event loop, when a check or ``hasten`` has changed the health of a candidate: its
+    verdict, its reason, its want of credentials, that it is refused, or its failures, which are counted up to
+    ``failure_threshold`` for that. ``jitter`` returns a number from 0 to 1.
     """
 
     def __init__(
@@ -63,13 +80,16 @@ class Checker:
         probe: Callable[[Candidate], Awaitable[Health]],
         settings: HealthCheckSettings,
         *,
+        known: Callable[[Candidate], Health | None] = lambda _candidate: None,
+        good: Callable[[Candidate, Health], bool] = lambda _candidate, health: health.verdict is Verdict.HEALTHY,
         on_change: Callable[[], None] = lambda: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._probe = probe
-        self._attempts = settings.attempts
-        self._pause = seconds(settings.pause)
+        self._known = known
+        self._good = good
         self._interval = seconds(settings.interval)
+        self._threshold = settings.failure_threshold
         self._on_change = on_change
         self._jitter = jitter
         self._slots = Slots(settings.concurrency)
@@ -79,13 +99,14 @@ class Checker:
         self._settled.set()
         self._tasks: asyncio.TaskGroup | None = None
         self._ended = {"healthy": 0, "unhealthy": 0, "needs_credentials": 0}
-        self._attempted = 0
+        self._probes = 0
 
     def update(self, candidates: Mapping[ServiceKey, Candidate]) -> None:
         """Take over the present candidates.
 
         A new one is checked at once, and so is one whose endpoint, check or type changed: what was known of it is
-        forgotten, and so is a check of it that is under way. One that is gone is forgotten.
+        forgotten, and so is a check of it that is under way. One that is refused needs no check for that. One that is
+        gone is forgotten.
         """
         for key in self._table.keys() - candidates.keys():
             self._forget(key)
@@ -98,9 +119,31 @@ class Checker:
                 self._forget(key)
             entry = self._table[key] = _Entry(candidate)
             self._unknown.add(key)
-            if self._tasks is not None:
-                entry.task = self._tasks.create_task(self._keep_checking(key, entry), name=f"health {key}")
+            if refusal := self._refusal(candidate):
+                self._record(key, entry, refusal)
+            self._start(key, entry)
         self._note_settled()
+
+    def hasten(self, keys: Iterable[ServiceKey]) -> None:
+        """Check these now. While a check of one is under way, it is checked once more right after it.
+
+        However often it is called, a candidate is asked twice a second at most. One that has come to be refused
+        counts as refused at once.
+        """
+        for key in keys:
+            entry = self._table.get(key)
+            if entry is None:
+                continue
+            refusal = self._refusal(entry.candidate)
+            if refusal is None or entry.health.refused:
+                entry.wanted.set()
+                continue
+            if entry.task is not None:
+                entry.task.cancel()  # what a probe under way finds does not count any more
+            self._record(key, entry, refusal)
+            self._start(key, entry)
+            self._note_settled()
+            self._on_change()
 
     def health(self, key: ServiceKey) -> Health:
         """Return the outcome of the last check, or UNCHECKED if there was none."""
@@ -108,15 +151,8 @@ class Checker:
         return entry.health if entry is not None else UNCHECKED
 
     @property
-    def pending(self) -> int:
-        """How many candidates have no verdict yet."""
-        return len(self._unknown)
-
-    @property
     def statistics(self) -> Statistics:
-        return Statistics(
-            **self._ended, attempts=self._attempted, running=self._slots.taken, waiting=self._slots.waiting
-        )
+        return Statistics(**self._ended, probes=self._probes, running=self._slots.taken, waiting=self._slots.waiting)
 
     async def settled(self, timeout: float) -> bool:  # noqa: ASYNC109 - it is part of the question, not of the call
         """Wait until every candidate has a verdict, for ``timeout`` seconds at most. Return whether they have."""
@@ -129,13 +165,19 @@ class Checker:
 
     async def run(self) -> None:
         """Check, for ever. When it is cancelled, so is every check; an error in one ends them all and is raised."""
-        try:
-            async with asyncio.TaskGroup() as self._tasks:
+        async with asyncio.TaskGroup() as self._tasks:
+            try:
                 for key, entry in self._table.items():
-                    entry.task = self._tasks.create_task(self._keep_checking(key, entry), name=f"health {key}")
+                    self._start(key, entry)
                 await asyncio.Event().wait()
-        finally:
-            self._tasks = None
+            finally:
+                self._tasks = None  # from here on the group takes no new ones
+
+    # --- The table --------------------------------------------------------------------------------------------------
+
+    def _start(self, key: ServiceKey, entry: _Entry) -> None:
+        if self._tasks is not None:
+            entry.task = self._tasks.create_task(self._keep_checking(key, entry), name=f"health {key}")
 
     def _forget(self, key: ServiceKey) -> None:
         entry = self._table.pop(key)
@@ -143,47 +185,71 @@ class Checker:
         if entry.task is not None:
             entry.task.cancel()
 
+    def _record(self, key: ServiceKey, entry: _Entry, outcome: Health) -> None:
+        """Take over the outcome of a check."""
+        self._ended["needs_credentials" if outcome.needs_credentials else outcome.verdict.value] += 1
+        failures = 0 if self._good(entry.candidate, outcome) else entry.health.failures + 1
+        entry.health = replace(outcome, failures=failures)
+        self._unknown.discard(key)
+
     def _note_settled(self) -> None:
         if self._unknown:
             self._settled.clear()
         else:
             self._settled.set()
 
+    # --- One candidate ----------------------------------------------------------------------------------------------
+
     async def _keep_checking(self, key: ServiceKey, entry: _Entry) -> None:
         """Check one candidate until cancelled, which happens when it is gone or changed."""
         while True:
-            health = await self._check(entry)
-            self._count(health)
-            before, entry.health = entry.health, health
-            if before.verdict is Verdict.UNKNOWN:
-                self._unknown.discard(key)
-                self._note_settled()
-            if _what_matters(before) != _what_matters(health):
+            if entry.health.verdict is not Verdict.UNKNOWN:
+                await self._pause(entry)
+            before, outcome = entry.health, await self._check(entry)
+            self._record(key, entry, outcome)
+            self._note_settled()
+            if self._what_matters(before) != self._what_matters(entry.health):
                 self._on_change()
-            await asyncio.sleep(self._until_next(health))
 
     async def _check(self, entry: _Entry) -> Health:
-        """Make attempts until one settles the matter, or all are made. The last one's outcome is the check's."""
-        urgency = _urgency(entry.health)
-        for _ in range(self._attempts - 1):
-            health = await self._attempt(entry, urgency)
-            if _answered(health):
-                return health
-            urgency = Urgency.FAILING
-            await asyncio.sleep(self._pause)
-        return await self._attempt(entry, urgency)
+        """Return what is known without asking, else what the probe finds."""
+        known = self._ask_what_is_known(entry)
+        if known is None:
+            async with self._slots.hold(_urgency(entry.health)):
+                known = self._ask_what_is_known(entry)  # while it waited for its slot that may have changed
+                if known is None:
+                    self._probes += 1
+                    return await self._probe(entry.candidate)
+        return known
 
-    async def _attempt(self, entry: _Entry, urgency: Urgency) -> Health:
-        async with self._slots.hold(urgency):
-            self._attempted += 1
-            return await self._probe(entry.candidate)
+    def _ask_what_is_known(self, entry: _Entry) -> Health | None:
+        entry.asked = asyncio.get_running_loop().time()
+        entry.wanted.clear()
+        return self._known(entry.candidate)
+
+    def _refusal(self, candidate: Candidate) -> Health | None:
+        known = self._known(candidate)
+        return known if known is not None and known.refused else None
+
+    async def _pause(self, entry: _Entry) -> None:
+        """Wait for the next check: until it is due, or wanted."""
+        try:
+            async with asyncio.timeout(self._until_next(entry.health)):
+                await entry.wanted.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(entry.asked + _BETWEEN_HASTENED - asyncio.get_running_loop().time())
 
     def _until_next(self, health: Health) -> float:
-        interval = self._interval if health.verdict is Verdict.HEALTHY else self._interval * _SOONER
-        return interval * (1 - _JITTER + 2 * _JITTER * self._jitter())
+        wait = self._interval
+        if not (_answered(health) or health.refused):
+            wait = min(2.0 ** min(health.failures - 1, _LONGEST_DOUBLING), self._interval)
+        return wait * (1 - _JITTER + 2 * _JITTER * self._jitter())
 
-    def _count(self, health: Health) -> None:
-        self._ended["needs_credentials" if health.needs_credentials else health.verdict.value] += 1
+    def _what_matters(self, health: Health) -> tuple[Verdict, str, bool, bool, int]:
+        """Return what somebody would want to hear of: not how long it took, nor how often beyond the threshold."""
+        failures = min(health.failures, self._threshold)
+        return health.verdict, health.reason, health.needs_credentials, health.refused, failures
 
 
 def _is_same_question(one: Candidate, other: Candidate) -> bool:
@@ -191,17 +257,12 @@ def _is_same_question(one: Candidate, other: Candidate) -> bool:
     return one is other or (one.endpoint, one.check, one.type) == (other.endpoint, other.check, other.type)
 
 
-def _what_matters(health: Health) -> tuple[Verdict, str, bool]:
-    """Return what somebody would want to hear of, which is all but how long it took."""
-    return health.verdict, health.reason, health.needs_credentials
-
-
 def _answered(health: Health) -> bool:
     return health.verdict is Verdict.HEALTHY or health.needs_credentials
 
 
 def _urgency(health: Health) -> Urgency:
-    """Return how urgent the first attempt of a check is, given the outcome of the last one."""
+    """Return how urgent a check is, given the outcome of the last one."""
     if health.verdict is Verdict.UNKNOWN:
         return Urgency.NEW
     return Urgency.ANSWERING if _answered(health) else Urgency.FAILING

@@ -5,13 +5,15 @@ import re
 import ssl
 from urllib.parse import urlsplit
 
-import aiohttp
-
 MAX_LENGTH = 200
 
 _UNTRUSTED = frozenset({18, 19, 20, 21})
 """OpenSSL's codes for a chain that ends nowhere we trust (X509_verify_cert_error_string(3)): a CA file helps there.
 With the others (expired, not yet valid, another host's) it does not."""
+
+
+class Failed(Exception):
+    """A check has failed. The message is the reason: our words, none of the backend's."""
 
 
 def one_line(text: str) -> str:
@@ -20,20 +22,14 @@ def one_line(text: str) -> str:
     return line if len(line) <= MAX_LENGTH else line[: MAX_LENGTH - 3] + "..."
 
 
-def of_error(error: aiohttp.ClientError | OSError | ValueError) -> str:
+def of_error(error: OSError | ValueError) -> str:
     """Return what went wrong between us and a backend."""
     match error:
-        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as why):
-            return _of_certificate(why)
-        case aiohttp.ClientConnectorSSLError():
-            detail = getattr(error.os_error, "reason", None) or "no reason given"
-            return f"TLS handshake failed: {str(detail).replace('_', ' ').lower()}; does it speak https here?"
-        case aiohttp.ServerDisconnectedError():
-            return "connection closed without an answer"
-        case aiohttp.ClientPayloadError():
-            return "the answer breaks off"
-        case aiohttp.ClientResponseError():
-            return "the answer is not HTTP"
+        case ssl.SSLCertVerificationError():
+            return _of_certificate(error)
+        case ssl.SSLError():
+            detail = getattr(error, "reason", None) or "no reason given"
+            return f"TLS failed: {str(detail).replace('_', ' ').lower()}; does it speak https here?"
         case OSError(errno=int(number)):
             return os.strerror(number).lower()
         case ValueError():

@@ -8,14 +8,14 @@ from enum import IntEnum
 
 
 class Urgency(IntEnum):
-    """In which order attempts get a slot."""
+    """In which order probes get a slot."""
 
     ANSWERING = 0
-    """The first attempt for one that answered last time: what is published must be known to be right."""
+    """One that answered last time: what is published must be known to be right."""
     NEW = 1
-    """The first attempt for one of which nothing is known yet."""
+    """One of which nothing is known yet."""
     FAILING = 2
-    """Any other: a further attempt, or one that did not answer last time. These are what holds a slot for long."""
+    """One that did not answer last time. These are what holds a slot for long."""
 
 
 class Slots:

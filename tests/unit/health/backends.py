@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from aiohttp import web
@@ -28,9 +28,21 @@ async def serving(
         await runner.cleanup()
 
 
-@asynccontextmanager
-async def talking(talk: Talk, *, host: str = "127.0.0.1") -> AsyncIterator[int]:
+def talking(
+    talk: Talk, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AbstractAsyncContextManager[int]:
     """Let ``talk`` do as it likes with each connection, once a request's head has come in; yields the port."""
+
+    async def listen_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await talk(reader, writer)
+
+    return accepting(listen_first, host=host, tls=tls)
+
+
+@asynccontextmanager
+async def accepting(talk: Talk, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Let ``talk`` do as it likes with each connection; yields the port."""
     talks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,14 +50,13 @@ async def talking(talk: Talk, *, host: str = "127.0.0.1") -> AsyncIterator[int]:
         assert task is not None
         talks.add(task)
         try:
-            await reader.readuntil(b"\r\n\r\n")
             await talk(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
 
-    server = await asyncio.start_server(accept, host, 0)
+    server = await asyncio.start_server(accept, host, 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -69,18 +80,32 @@ def saying(*parts: bytes, pause: float = 0.0, stay: bool = False) -> Talk:
     return talk
 
 
+def repeating(head: bytes, part: bytes) -> Talk:
+    """Say ``head``, and then ``part`` for ever, as fast as it is taken."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while True:
+            writer.write(part * max(1, 16384 // len(part)))
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    return talk
+
+
 class Certificate:
     """A self-signed certificate for some names, and the server context that shows it."""
 
-    def __init__(self, folder: Path, names: str = "DNS:prometheus.monitoring.svc.cluster.local") -> None:
+    def __init__(
+        self, folder: Path, names: str = "DNS:prometheus.monitoring.svc.cluster.local", *, expired: bool = False
+    ) -> None:
         self.file = folder / "certificate.pem"
-        key = folder / "key.pem"
-        command = (
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", "/CN=test", "-addext", f"subjectAltName={names}", "-days", "1"),
-            *("-keyout", str(key), "-out", str(self.file)),
-        )
-        subprocess.run(command, check=True, capture_output=True)
+        key, request, extensions = folder / "key.pem", folder / "request.pem", folder / "extensions"
+        extensions.write_text(f"subjectAltName={names}")
+        new = f"req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=test -keyout {key}"
+        sign = f"x509 -req -in {request} -signkey {key} -days {-1 if expired else 1} -extfile {extensions}"
+        for command, result in ((new, request), (sign, self.file)):
+            subprocess.run(["openssl", *command.split(), "-out", result], check=True, capture_output=True)
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.server.load_cert_chain(self.file, key)
 

@@ -1,10 +1,11 @@
 """Whether an answer proves which product gave it."""
 
+import tracemalloc
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from multidict import CIMultiDict
 
 from dynamic_toolset.health.identity import Answer, mismatch
 from dynamic_toolset.model import Identity
@@ -15,7 +16,7 @@ BUILDINFO = (
 
 
 def answer(body: bytes = BUILDINFO, status: int = 200, **headers: str) -> Answer:
-    return Answer(status, CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}), body)
+    return Answer(status, {name.replace("_", "-").lower(): value for name, value in headers.items()}, body)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +63,67 @@ def test_the_first_condition_that_does_not_hold_is_named(identity: Identity, pro
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b'{"status":', b"\xff\xfe", b'"\xff"', b"[" * 60_000, b'{"a":' * 60_000, b"1e999", b"9" * 5000],
+    [
+        *(b"", b"<html>", b'{"status":', b"\xff\xfe", b'"\xff"', b'{"a": "\xff"}', rb'"\ud800"', b"\xef\xbb\xbf{}"),
+        *(b"NaN", b"-Infinity", b'{"a": NaN}', b"01", b"1.", b"+1", b"'a'", b"{1: 2}", b"[1,]", b"{} {}", b"// \n{}"),
+        *(b"[" * 260_000, b'{"a":' * 50_000, b"[" * 100_000 + b"]" * 100_000),
+    ],
     ids=lambda body: repr(body[:8]),
 )
 def test_a_body_that_is_not_json_is_no_proof(body: bytes) -> None:
     assert mismatch(Identity(json={"": ".*"}), answer(body)) == "not JSON"
     assert mismatch(Identity(absent=("/error",)), answer(body)) == "not JSON"
+
+
+@pytest.mark.parametrize("number", [b"9" * 250_000, b"-" + b"9" * 5000, b"1e999", b"-1e999"], ids=lambda text: text[:4])
+def test_a_number_that_is_too_large_is_no_proof_and_does_no_harm(number: bytes) -> None:
+    assert mismatch(Identity(json={"/a": ".*"}), answer(b'{"a":' + number + b"}")) == "not JSON"
+    assert mismatch(Identity(json={"/b": "1"}, absent=("/c",)), answer(b'{"a":' + number + b',"b":1}')) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (rb'{"a": 1, "a": 2}', "2"),  # of two members with one name the last counts, as for most readers (RFC 8259)
+        (rb'{"\u0061": 2}', "2"),
+        (b' \r\n{ "a" :\t 2 , "b" : [ ] } \n', "2"),
+        (rb'{"a": "2"}', "2"),
+        (rb'{"a": "\u0032"}', "2"),
+        (rb'{"b": {"a": 1}, "a": 2}', "2"),
+        (rb'{"a": 2.0}', r"2\.0"),
+        (rb'{"a": {"b": 1 }}', r'\{"b": 1 \}'),
+        (rb'{"a": [1, 2 ]}', r"\[1, 2 \]"),
+        (rb'{"a": "\n\u0000"}', "\n\0"),
+    ],
+    ids=repr,
+)
+def test_a_value_is_read_as_text(body: bytes, value: str) -> None:
+    assert mismatch(Identity(json={"/a": value}), answer(body)) is None
+
+
+@pytest.mark.parametrize("body", [b"null", b"1", b'"a"', b"[]", b"[1]", b'{"A": 1}', b'{"b": {"a": 1}}', b'{"a ": 1}'])
+def test_what_is_not_there_is_not_there(body: bytes) -> None:
+    assert mismatch(Identity(json={"/a": ".*"}), answer(body)) == "no /a"
+    assert mismatch(Identity(absent=("/a", "/a/b", "/7")), answer(body)) is None
+
+
+WIDE = {
+    "arrays": b"[" + b"[]," * 87_000 + b"1]",
+    "objects": b'{"a":[' + b"{}," * 87_000 + b"1]}",
+    "members": b"{" + b",".join(b'"%x":1' % number for number in range(26_000)) + b"}",
+}
+
+
+@pytest.mark.parametrize("shape", WIDE)
+def test_what_lies_beside_the_way_of_a_pointer_is_not_built(shape: str) -> None:
+    identity = Identity(json={"/status": "success"}, absent=("/data/error",))
+    mismatch(identity, answer(b"{}"))
+    tracemalloc.start()
+    try:
+        assert mismatch(identity, answer(WIDE[shape])) == "no /status"
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(WIDE[shape])
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.integers(1, 3000))

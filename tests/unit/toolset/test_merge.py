@@ -2,6 +2,7 @@ import copy
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from dynamic_toolset.toolset.merge import merge
 from tests.unit.toolset.samples import plain
@@ -52,3 +53,19 @@ def test_an_empty_patch_is_the_identity(value):
 @given(plain)
 def test_null_removes(value):
     assert merge({"a": value, "b": 1}, {"a": None}) == {"b": 1}
+
+
+def shaped(depth: int) -> st.SearchStrategy:
+    """Mappings without null in which a key tells what kind of value it has, as in a toolset file."""
+    scalars = st.integers(0, 3) | st.booleans() | st.text("ab", max_size=2)
+    fields = {"x": scalars, "y": scalars, "plain": st.lists(st.integers(0, 3), max_size=2)}
+    if depth:
+        below = shaped(depth - 1)
+        entries = st.tuples(st.sampled_from("pqr"), below).map(lambda pair: {**pair[1], "name": pair[0]})
+        fields |= {"a": below, "b": below, "named": st.lists(entries, max_size=3, unique_by=lambda one: one["name"])}
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+@given(shaped(2), shaped(2), shaped(2))
+def test_changes_of_one_shape_can_be_put_together_first(value, first, second):
+    assert merge(merge(value, first), second) == merge(value, merge(first, second))
