@@ -36,7 +36,8 @@ PROGRAM = [
     "dynamic_toolset",
     "run",
     f"--set=configMap.namespace={dataset.NAMESPACE}",
-    f"--set=healthCheck.allowedRanges={dataset.SERVICE_RANGE}",
+    f"--set=policy.allowedRanges={dataset.SERVICE_RANGE}",
+    "--set=policy.maxPerNamespace=100",
 ]
 BARE = ["-m", "benchmarks.bare"]
 
@@ -92,7 +93,7 @@ class Bench:
         try:
             elapsed = await self.until(lambda text: text.count(":9090") >= dataset.BACKENDS) - began
             await asyncio.sleep(3)
-            return elapsed, pod.memory(process)
+            return elapsed, process.memory
         finally:
             process.stop()
 
@@ -100,7 +101,7 @@ class Bench:
         """Return the seconds from each Service's creation to its line in the ConfigMap."""
         process = self.start(command)
         path = f"/api/v1/namespaces/{dataset.NAMESPACE}/services"
-        names = [f"new-{number:02}" for number in range(CHANGES)]
+        names = [dataset.extra_name(number) for number in range(CHANGES)]
         elapsed = []
         try:
             await self.until(lambda text: text.count(":9090") >= dataset.BACKENDS)

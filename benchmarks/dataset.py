@@ -43,6 +43,23 @@ def backend(name: str, namespace: str, address: str) -> Manifest:
     return _service(name, namespace, labels, {"clusterIP": address, "ports": ports})
 
 
+def pod(service: Manifest) -> Manifest:
+    """Return the Pod behind a Service."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": service["metadata"]["name"], "labels": service["spec"]["selector"]},
+        "spec": {"nodeName": "node", "containers": [{"name": "main", "image": "example.com/nothing"}]},
+    }
+
+
+def running(number: int) -> Manifest:
+    """Return what a kubelet would report of a Pod that is ready."""
+    address = str(ipaddress.ip_address("10.0.0.1") + number)
+    conditions = [{"type": "Ready", "status": "True"}]
+    return {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions}}
+
+
 def plain(number: int) -> Manifest:
     """Return a Service of an ordinary application: the labels, annotations and ports that charts give them."""
     name, namespace = f"app-{number:05}", f"team-{number % GROUPS:02}"
@@ -59,6 +76,11 @@ def plain(number: int) -> Manifest:
         {"name": "metrics", "port": 9100, "targetPort": "metrics"},
     ]
     return _service(name, namespace, labels, {"ports": ports})
+
+
+def extra_name(number: int) -> str:
+    """Return the name of a backend that comes later. Its Pod is there already."""
+    return f"new-{number:02}"
 
 
 def _service(name: str, namespace: str, labels: dict[str, str], spec: Manifest) -> Manifest:
@@ -101,7 +123,9 @@ async def _fill(cluster: Cluster) -> None:
     tls = ssl.create_default_context(cafile=str(cluster.ca_file))
     headers = {"Authorization": f"Bearer {cluster.admin_token}"}
     manifests = [plain(number) for number in range(SERVICES - BACKENDS)]
-    manifests += [backend(f"prometheus-{n:02}", NAMESPACE, ip) for n, ip in enumerate(BACKEND_ADDRESSES)]
+    backends = [backend(f"prometheus-{n:02}", NAMESPACE, ip) for n, ip in enumerate(BACKEND_ADDRESSES)]
+    extra = [backend(extra_name(n), NAMESPACE, ip) for n, ip in enumerate(EXTRA_ADDRESSES)]
+    manifests += backends
     async with aiohttp.ClientSession(cluster.url, headers=headers, connector=aiohttp.TCPConnector(ssl=tls)) as api:
 
         async def create(path: str, body: Manifest) -> None:
@@ -119,6 +143,13 @@ async def _fill(cluster: Cluster) -> None:
                 if number % 1000 == 0:
                     cache.progress(f"... {number:,} of {SERVICES:,}")
 
+        pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        for number, manifest in enumerate([*backends, *extra]):
+            await create(pods, pod(manifest))
+            path = f"{pods}/{manifest['metadata']['name']}/status"
+            merge_patch = {"Content-Type": "application/merge-patch+json"}
+            async with api.patch(path, json=running(number), headers=merge_patch) as answer:
+                answer.raise_for_status()
         async with asyncio.TaskGroup() as tasks:
             for _ in range(16):
                 tasks.create_task(work())

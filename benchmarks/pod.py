@@ -4,18 +4,11 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.mounts import with_service_account
 from tests.cluster.process import Process
-
-_SCRIPT = """
-mount -t tmpfs tmpfs /run
-mkdir -p /run/secrets/kubernetes.io/serviceaccount
-cp "$0"/* /run/secrets/kubernetes.io/serviceaccount/
-exec "$@"
-"""
 
 
 def start(cluster: Cluster, token: str, namespace: str, command: Sequence[str]) -> Process:
@@ -30,14 +23,4 @@ def start(cluster: Cluster, token: str, namespace: str, command: Sequence[str]) 
         "KUBERNETES_SERVICE_HOST": str(address.hostname),
         "KUBERNETES_SERVICE_PORT": str(address.port),
     }
-    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
-    return Process(
-        [*unshare, "sh", "-c", _SCRIPT, account, sys.executable, *command], cluster.folder / "pod.log", environment
-    )
-
-
-def memory(process: Process) -> float:
-    """Return the resident memory of a process in MB (10^6 bytes)."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    kibibytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-    return kibibytes * 1024 / 1e6
+    return Process(with_service_account(account, [sys.executable, *command]), cluster.folder / "pod.log", environment)

@@ -27,7 +27,8 @@ NAMESPACE = "shop"
 TOOLSET = "kubernaut.io/toolset"
 
 # Everything listens on loopback here, and a test is not to wait for half a minute.
-QUICK = {"allowedRanges": ["127.0.0.0/8"], "attempts": 1, "interval": "300ms"}
+QUICK = {"interval": "300ms", "timeout": "500ms", "failureThreshold": 1}
+POLICY = {"allowedRanges": ["127.0.0.0/8"]}
 
 T = TypeVar("T")
 Answer = Callable[[], Awaitable[web.StreamResponse]]
@@ -136,7 +137,11 @@ class Cluster:
         return {key: count for key, count in self.sandbox.requests.items() if key[0] != "watch"}
 
     async def _watched_patch(self, request: web.Request, wanted: Target) -> web.StreamResponse:
+        if wanted.resource is not CONFIG_MAPS:
+            return await self._patch(request, wanted)
         body = msgspec.json.decode(await request.read())
+        if "data" not in body:  # an empty one is made before it is filled
+            return await self._patch(request, wanted)
         self.writes.append(Write(asyncio.get_running_loop().time(), body["data"]))
         if self.around is None:
             return await self._patch(request, wanted)
@@ -158,10 +163,18 @@ class Subject:
 
     async def stop(self) -> None:
         """End it as the command does; what it died of before, if anything, is raised. Once is enough."""
+        self.controller.stop()
+        await self._end()
+
+    async def vanish(self) -> None:
+        """End it as a lost node does: nothing is finished, nothing given back."""
+        self.task.cancel()
+        await self._end()
+
+    async def _end(self) -> None:
         if self._stopped:
             return
         self._stopped = True
-        self.task.cancel()
         await asyncio.wait([self.task])
         await self._client.__aexit__(None, None, None)
         if not self.task.cancelled():
@@ -183,8 +196,11 @@ class Subject:
         return found.health.verdict if found else None
 
 
-def settings(*, health: Mapping[str, Any] | None = None, **changes: Any) -> Settings:
-    return msgspec.convert({"healthCheck": {**QUICK, **(health or {})}, **changes}, Settings)
+def settings(
+    *, health: Mapping[str, Any] | None = None, policy: Mapping[str, Any] | None = None, **changes: Any
+) -> Settings:
+    whole = {"healthCheck": {**QUICK, **(health or {})}, "policy": {**POLICY, **(policy or {})}, **changes}
+    return msgspec.convert(whole, Settings)
 
 
 def listed(data: Mapping[str, str]) -> set[str]:

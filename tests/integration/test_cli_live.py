@@ -22,8 +22,8 @@ from tests.command import Ended
 from tests.documentation import README, commands, shows
 
 PROGRAM = (sys.executable, "-m", "dynamic_toolset")
-# What listens on loopback here may be dialled, and a test is not to wait for three attempts.
-SETTINGS = ("--set", "healthCheck.allowedRanges=127.0.0.0/8", "--set", "healthCheck.attempts=1")
+# What listens on loopback here may be dialled.
+SETTINGS = ("--set", "policy.allowedRanges=127.0.0.0/8")
 LISTED = {f"{key.namespace}/{key.name}" for key in FIRST_LISTED}
 
 
@@ -123,7 +123,7 @@ async def test_discover_as_a_table_keeps_a_row_on_a_line_in_a_pipe(scenario: Sce
 
 async def test_discover_writes_nothing(sandbox: Sandbox, scenario: Scenario, command: Command) -> None:
     await command("discover")
-    assert set(sandbox.requests) == {("list", "services")}
+    assert {verb for verb, _resource in sandbox.requests} == {"list", "watch"}
     assert not await scenario.published()
 
 
@@ -303,7 +303,7 @@ async def test_run_waits_for_an_api_that_does_not_answer_yet(kubeconfig: Path) -
         process.send_signal(signal.SIGTERM)
         _, rest = await _end(process)
     assert b"starting" in lines[0]
-    assert b"not_synced" in lines[1]
+    assert b"WatchFailing" in lines[1]
     assert b"127.0.0.1" in lines[1]
     assert process.returncode == 0, rest
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dynamic_toolset.controller import Pacer
+from dynamic_toolset.controller.pacer import Alarm, Pacer
 from dynamic_toolset.health.probe import Probe
 from dynamic_toolset.model import Verdict
 from dynamic_toolset.publication.configmap import MAX_BYTES
@@ -50,7 +50,7 @@ async def test_the_first_publication_waits_one_second_for_a_backend_that_hangs(c
     await cluster.add("good")
     await cluster.add("hangs", mode="hang")
     began = asyncio.get_running_loop().time()
-    await start()
+    await start(health={"timeout": "5s"})
     await until(lambda: cluster.writes)
     assert cluster.writes[0].listed == {"good"}
     assert 0.9 < cluster.writes[0].at - began < 3  # the check itself would take 5
@@ -89,7 +89,7 @@ async def test_a_service_that_stops_answering_leaves_and_comes_back(cluster: Clu
     backend.healthy = False
     await until(lambda: subject.verdict("goes") is Verdict.UNHEALTHY)
     assert "503" in subject.found("goes").health.reason
-    assert cluster.listed == {"stays"}
+    await until(lambda: cluster.listed == {"stays"})
     backend.healthy = True
     await until(lambda: cluster.listed == {"stays", "goes"})
 
@@ -245,7 +245,7 @@ async def retries(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     call_later = loop.call_later
 
     def quick(delay: float, callback: Callable[..., object], *args: Any, **more: Any) -> asyncio.TimerHandle:
-        if getattr(callback, "__func__", None) is Pacer.notify:
+        if getattr(callback, "__func__", None) is Alarm._ring:
             pauses.append(delay)
             delay /= 100
         return call_later(delay, callback, *args, **more)
@@ -285,14 +285,15 @@ async def test_a_refused_write_is_reported_and_tried_again_later_and_later(
     assert retries[before] <= 1.2  # the pauses begin anew
 
 
+@pytest.mark.parametrize(("election", "condition"), [(True, "LeaseUnavailable"), (False, "PublicationFailed")])
 async def test_a_namespace_that_is_made_later_gets_its_configmap(
-    cluster: Cluster, start: Start, retries: list[float]
+    cluster: Cluster, start: Start, retries: list[float], election: bool, condition: str
 ) -> None:
     await cluster.sandbox.delete("Namespace", "", TARGET.namespace)
     await cluster.add("a")
-    subject = await start()
-    await until(lambda: retries)
-    assert "404" in subject.problems["PublicationFailed"]
+    subject = await start(leaderElection={"enabled": election})
+    await until(lambda: condition in subject.problems)
+    assert "404" in subject.problems[condition]
     await cluster.add_namespace(TARGET.namespace)
     await until(lambda: cluster.listed == {"a"})
     await until(lambda: not subject.problems)
@@ -395,7 +396,7 @@ async def test_when_it_is_cancelled_nothing_of_it_runs_on(cluster: Cluster, star
         await until(lambda: [task for task in asyncio.all_tasks() if task.get_name() == "health shop/hangs"])
     elif moment == "at rest":
         await until(lambda: cluster.listed == {"good", "hangs"})
-    await subject.stop()
+    await subject.vanish()
     assert subject.task.cancelled()
     await until(lambda: not running(asyncio.all_tasks() - before))
 
@@ -410,13 +411,16 @@ def running(tasks: set[asyncio.Task[Any]]) -> list[str]:
 
 async def test_at_rest_it_asks_for_nothing_and_reports_nothing(cluster: Cluster, start: Start) -> None:
     backends = [await cluster.add("good"), await cluster.add("bad", mode="fail")]
-    subject = await first_published(start, cluster, {"good"}, health={"interval": "50ms"})
+    changes = {"health": {"interval": "50ms"}, "leaderElection": {"enabled": False}}  # a lease is renewed at rest, too
+    subject = await first_published(start, cluster, {"good"}, **changes)
     await until(lambda: subject.verdict("bad") is Verdict.UNHEALTHY)
     requests, reports = cluster.requests, len(subject.reports)
     checks = [backend.requests.total() for backend in backends]
     await asyncio.sleep(1)
     assert cluster.requests == requests
-    assert requests == {("list", "services"): 1, ("list", "configmaps"): 1, ("patch", "configmaps"): 1}
+    # Services and those of the API server; the slices of the API server, and those of the candidates.
+    asked_for = {("list", "services"): 2, ("list", "configmaps"): 1, ("list", "endpointslices"): 2}
+    assert requests == asked_for | {("patch", "configmaps"): 1}
     assert len(subject.reports) == reports
     assert all(backend.requests.total() > before for backend, before in zip(backends, checks, strict=True))
 

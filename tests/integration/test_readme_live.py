@@ -17,7 +17,7 @@ from tests.documentation import README, commands, shows
 
 SHOWN = {command.line: command.output or "" for command in commands(README)}
 # Where nothing but loopback is there to be dialled.
-ENVIRONMENT = {"DYNAMIC_TOOLSET_HEALTH_CHECK_ALLOWED_RANGES": "127.0.0.0/8"}
+ENVIRONMENT = {"DYNAMIC_TOOLSET_POLICY_ALLOWED_RANGES": "127.0.0.0/8"}
 RUN = next(line for line in SHOWN if line.startswith("dynamic-toolset run "))
 
 

@@ -14,11 +14,12 @@ from dynamic_toolset.kube.connection import static
 from dynamic_toolset.model import Document, Outcome, Report, ServiceKey
 from dynamic_toolset.sandbox import Sandbox
 from dynamic_toolset.sandbox.scenario import SAMPLES, Scenario, Step
-from dynamic_toolset.settings import HealthCheckSettings, Settings
+from dynamic_toolset.settings import HealthCheckSettings, Policy, Settings
 
 SETTINGS = Settings(
     # Everything listens on loopback here, and the story is to be told in seconds.
-    health_check=HealthCheckSettings(interval="1s", attempts=1, allowed_ranges=("127.0.0.0/8",))
+    policy=Policy(allowed_ranges=("127.0.0.0/8",)),
+    health_check=HealthCheckSettings(timeout="500ms", interval="1s", failure_threshold=1),
 )
 
 STEP_DEADLINE = 20.0
@@ -112,7 +113,8 @@ def _lines(report: Report) -> dict[ServiceKey, str]:
     for one in report.discovered:
         candidate = one.candidate
         mark = "+" if one.listed else "-"
+        still = " (still listed, until the others have been asked)" if one.listed and one.health.failures else ""
         lines[candidate.key] = (
-            f"{mark}  {candidate.key}: {candidate.title}, {one.health.verdict.value}, {one.health.reason}"
+            f"{mark}  {candidate.key}: {candidate.title}, {one.health.verdict.value}, {one.health.reason}{still}"
         )
     return lines

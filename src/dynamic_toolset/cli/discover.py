@@ -13,7 +13,7 @@ from dynamic_toolset.cli.setup import prepare
 from dynamic_toolset.cli.survey import Survey, survey
 from dynamic_toolset.kube.connection import discover
 from dynamic_toolset.model import Decision, Outcome, ServiceKey
-from dynamic_toolset.settings import ToolsetSettings
+from dynamic_toolset.settings import Settings
 
 Row = dict[str, str | bool | None]
 
@@ -30,7 +30,7 @@ def run(
     for skipped in found.skipped:
         print(f"warning: Service {skipped.key or '(unnamed)'} cannot be read: {skipped.error}", file=sys.stderr)
     rows = [
-        _row(key, decision, found, setup.settings.toolset)
+        _row(key, decision, found, setup.settings)
         for key, decision in sorted(found.decisions.items())
         if decision.outcome is not Outcome.IGNORED
     ]
@@ -42,7 +42,7 @@ def run(
         _table(rows, len(found.decisions))
 
 
-def _row(key: ServiceKey, decision: Decision, found: Survey, settings: ToolsetSettings) -> Row:
+def _row(key: ServiceKey, decision: Decision, found: Survey, settings: Settings) -> Row:
     health = found.health_of(key) if decision.outcome is Outcome.CANDIDATE else None
     row = facts(key, decision)
     reason = row.pop("reason")

@@ -20,7 +20,7 @@ def run_files(files: Sequence[str], output: str, config: Path | None, assignment
     """Explain every Service of the manifests, in input order. Exit status 1 if an object could not be used."""
     setup = prepare(config, assignments)
     manifests = read(files)
-    decisions = Detector(setup.catalog, setup.settings).discover(manifests.services)
+    decisions = Detector(setup.catalog, setup.settings, manifests.namespaces).discover(manifests.services)
     keys = [service.metadata.key for service in manifests.services]
     if output == "json":
         print(json.dumps({"services": [facts(key, decisions[key]) for key in keys]}, indent=2))
@@ -41,8 +41,8 @@ def run_live(
     setup = prepare(config, assignments)
     key = ServiceKey(*service)
     connection = discover(kubeconfig, context)
-    # The whole namespace, because a Service may be left out in favour of another one.
-    found = asyncio.run(survey(connection, setup, namespace=key.namespace, only=key))
+    # All Services, because one may be left out in favour of others, of other namespaces too.
+    found = asyncio.run(survey(connection, setup, only=key))
     decision = found.decisions.get(key)
     if decision is None:
         unreadable = next((skipped.error for skipped in found.skipped if skipped.key == key), None)
@@ -50,7 +50,7 @@ def run_live(
         print(f"error: Service {key} {why}", file=sys.stderr)
         sys.exit(1)
     health = found.health_of(key) if decision.candidate else None
-    listed = found.is_listed(key, setup.settings.toolset)
+    listed = found.is_listed(key, setup.settings)
     if output == "json":
         extra = {"health": health.verdict.value, "healthReason": health.reason} if health else {}
         print(json.dumps({"services": [{**facts(key, decision), **extra, "listed": listed}]}, indent=2))

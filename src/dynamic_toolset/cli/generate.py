@@ -23,7 +23,7 @@ def run(
     """Print what would be published if every candidate answered. Exit status 1 if an object could not be used."""
     setup = prepare(config, assignments)
     manifests = read(files)
-    decisions = Detector(setup.catalog, setup.settings).discover(manifests.services)
+    decisions = Detector(setup.catalog, setup.settings, manifests.namespaces).discover(manifests.services)
     services = [
         DiscoveredService(decision.candidate, _UNTESTED, listed=True)
         for _key, decision in sorted(decisions.items())

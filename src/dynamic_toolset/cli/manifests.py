@@ -4,14 +4,14 @@ import codecs
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 import yaml
 
-from dynamic_toolset.kube.objects import ObjectKey, Service
+from dynamic_toolset.kube.objects import Namespace, ObjectKey, Service
 from dynamic_toolset.settings import YamlLoader
 
 MAX_DEPTH = 100
@@ -28,24 +28,26 @@ class ManifestError(ValueError):
 
 
 class Manifests(msgspec.Struct, frozen=True):
-    """The Services that were read, in input order.
+    """The Services that were read, in input order, and the labels of the namespaces, by their names.
 
     ``problems`` says what was wrong with the objects that could not be used, ``warnings`` what is odd.
     """
 
     services: tuple[Service, ...]
+    namespaces: Mapping[str, Mapping[str, str]]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def read(files: Iterable[str]) -> Manifests:
-    """Read every Service. Other kinds are passed over; a Service that cannot be used is a problem, not the end.
+    """Read every Service and Namespace. Other kinds are passed over; one that cannot be used is a problem, not the end.
 
     Of two Services with the same name and namespace both are returned, with a warning.
 
     Raises ManifestError where a file is missing or no YAML.
     """
     services: list[Service] = []
+    namespaces: dict[str, Mapping[str, str]] = {}
     problems: list[str] = []
     warnings: list[str] = []
     seen: dict[ObjectKey, str] = {}
@@ -57,6 +59,13 @@ def read(files: Iterable[str]) -> Manifests:
                 problems.append(f"{where}: an object is expected, not {type(manifest).__name__}")
             elif "kind" not in manifest:
                 problems.append(f"{where}: an object without kind")
+            elif manifest["kind"] == "Namespace" and manifest.get("apiVersion", "v1") == "v1":
+                try:
+                    metadata = msgspec.convert(manifest, Namespace).metadata
+                except msgspec.ValidationError as error:
+                    problems.append(f"{where}: Namespace {_name(manifest)}: {_readable(error)}")
+                    continue
+                namespaces[metadata.name] = metadata.labels or {}
             elif manifest["kind"] == "Service" and manifest.get("apiVersion", "v1") == "v1":
                 try:
                     service = _service(manifest)
@@ -70,7 +79,7 @@ def read(files: Iterable[str]) -> Manifests:
                 services.append(service)
         if len(services) + len(problems) == before:
             warnings.append(f"{shown}: there is no Service in it")
-    return Manifests(tuple(services), tuple(problems), tuple(warnings))
+    return Manifests(tuple(services), namespaces, tuple(problems), tuple(warnings))
 
 
 def _service(manifest: dict[str, Any]) -> Service:

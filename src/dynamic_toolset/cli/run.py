@@ -1,7 +1,10 @@
 """``dynamic-toolset run``: the service."""
 
 import asyncio
+import os
 import signal
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +19,9 @@ from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import Connection, discover
 
 log = structlog.get_logger()
+
+END_WITHIN = 9.0
+"""Seconds from the signal to the end, whatever happens. Kubernetes kills after 30, people expect 10."""
 
 
 def run(
@@ -37,12 +43,28 @@ async def _serve(setup: Setup, connection: Connection) -> None:
     target = setup.settings.config_map
     log.info("starting", version=__version__, server=connection.server, configmap=f"{target.namespace}/{target.name}")
     async with Client(connection) as client:
-        controller = asyncio.create_task(Controller(client, setup.settings, setup.catalog).run(), name="controller")
+        controller = Controller(client, setup.settings, setup.catalog)
+
+        def stop() -> None:
+            log.info("stopping")
+            last_resort = threading.Timer(END_WITHIN, _leave_behind)
+            last_resort.daemon = True
+            last_resort.start()
+            controller.stop()
+
+        # Not by add_signal_handler: that one is gone before the process is, and a second signal would be its end.
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, controller.cancel)
-        # A cancelled task is the ordinary end; any other end is an error that await raises.
-        await asyncio.wait([controller])
-        if not controller.cancelled():
-            controller.result()
+            signal.signal(number, lambda *_: None if loop.is_closed() else loop.call_soon_threadsafe(stop))
+        try:
+            await controller.run()
+        except Exception:
+            log.exception("died")  # a part of it did, and no other part goes on without it
+            sys.exit(1)
     log.info("stopped")
+
+
+def _leave_behind() -> None:
+    """End though something cannot be cancelled: a thread in a name lookup that no server answers, say."""
+    log.warning("stopped", left_behind=[thread.name for thread in threading.enumerate()])
+    os._exit(0)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dynamic_toolset.discovery.catalog import Catalog, load_catalog
-from dynamic_toolset.settings import Settings, load
+from dynamic_toolset.discovery.policy import unknown_types
+from dynamic_toolset.settings import Settings, SettingsError, load
 
 
 class Setup(NamedTuple):
@@ -22,4 +23,7 @@ def prepare(config: Path | None, assignments: Iterable[str]) -> Setup:
     environ = {name: value for name, value in os.environ.items() if name != "DYNAMIC_TOOLSET_CONFIG"}
     settings = load(config, environ, assignments)
     folder = settings.catalog_folder
-    return Setup(settings, load_catalog(Path(folder) if folder else None))
+    catalog = load_catalog(Path(folder) if folder else None)
+    if unknown := unknown_types(settings, catalog):
+        raise SettingsError("; ".join(unknown))
+    return Setup(settings, catalog)

@@ -1,7 +1,6 @@
 """One look at a cluster, for the commands that end: list, detect, check."""
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 
 from msgspec import Struct
@@ -11,12 +10,17 @@ from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.health.checker import Checker
 from dynamic_toolset.health.guard import Guard
 from dynamic_toolset.health.probe import Probe
-from dynamic_toolset.kube.client import SERVICES, Client, Skipped
+from dynamic_toolset.health.readiness import Readiness, dialled
+from dynamic_toolset.kube.client import NAMESPACES, SERVICES, Client, ObjectList, Skipped
 from dynamic_toolset.kube.connection import Connection
-from dynamic_toolset.kube.objects import Service
+from dynamic_toolset.kube.errors import Forbidden
+from dynamic_toolset.kube.objects import Namespace, Service
 from dynamic_toolset.model import UNCHECKED, Candidate, Decision, Health, Outcome, ServiceKey
-from dynamic_toolset.settings import Settings, ToolsetSettings, seconds
+from dynamic_toolset.settings import Settings, seconds
 from dynamic_toolset.toolset.listing import is_listed
+
+_SLICES_WAIT = 2.0
+"""Seconds that the checks wait for the EndpointSlices."""
 
 
 class Survey(Struct, frozen=True):
@@ -30,44 +34,68 @@ class Survey(Struct, frozen=True):
         """Return the health of a Service, which is unknown for one that was not checked."""
         return self.health.get(key, UNCHECKED)
 
-    def is_listed(self, key: ServiceKey, settings: ToolsetSettings) -> bool:
+    def is_listed(self, key: ServiceKey, settings: Settings) -> bool:
         """Whether a Service belongs into the toolset, by this look alone: nothing counts as published before."""
         decision = self.decisions[key]
         return (
             decision.outcome is Outcome.CANDIDATE
             and decision.candidate is not None
-            and is_listed(decision.candidate, self.health_of(key), frozenset(), settings)
+            and is_listed(decision.candidate, self.health_of(key), settings)
         )
 
 
-async def survey(
-    connection: Connection, setup: Setup, *, namespace: str = "", only: ServiceKey | None = None
-) -> Survey:
-    """Look at all Services, or those of one namespace, and check the candidates, or only one of them.
+async def survey(connection: Connection, setup: Setup, *, only: ServiceKey | None = None) -> Survey:
+    """Look at all Services, and check the candidates, or only one of them.
 
-    Raises KubernetesError.
+    Who asks for one, and may not list those of other namespaces, hears what follows from its own. Raises
+    KubernetesError.
     """
     async with Client(connection) as client:
-        found = await client.list(SERVICES, Service, namespace=namespace)
-    decisions = Detector(setup.catalog, setup.settings).discover(found.items)
-    candidates = {
-        key: decision.candidate
-        for key, decision in decisions.items()
-        if decision.candidate and (decision.outcome is Outcome.CANDIDATE if only is None else key == only)
-    }
-    return Survey(decisions, await _checked(candidates, setup.settings), found.skipped)
+        found = await _services(client, only)
+        labels = await _namespace_labels(client) if setup.settings.namespaces.selector else {}
+        decisions = Detector(setup.catalog, setup.settings, labels).discover(found.items)
+        candidates = {
+            key: decision.candidate
+            for key, decision in decisions.items()
+            if decision.candidate and (decision.outcome is Outcome.CANDIDATE if only is None else key == only)
+        }
+        return Survey(decisions, await _checked(client, candidates, setup.settings), found.skipped)
 
 
-async def _checked(candidates: Mapping[ServiceKey, Candidate], settings: Settings) -> dict[ServiceKey, Health]:
+async def _services(client: Client, only: ServiceKey | None) -> ObjectList[Service]:
+    try:
+        return await client.list(SERVICES, Service)
+    except Forbidden:
+        if only is None:
+            raise
+        return await client.list(SERVICES, Service, namespace=only.namespace)
+
+
+async def _namespace_labels(client: Client) -> dict[str, Mapping[str, str]]:
+    found = await client.list(NAMESPACES, Namespace)
+    return {one.metadata.name: one.metadata.labels or {} for one in found.items}
+
+
+async def _checked(
+    client: Client, candidates: Mapping[ServiceKey, Candidate], settings: Settings
+) -> dict[ServiceKey, Health]:
     how = settings.health_check
-    async with Probe(how, Guard(how.allowed_ranges)) as probe:
-        checker = Checker(probe, how)
+    guard = Guard(settings.policy.allowed_ranges, settings.policy.refused_ranges)
+    async with Probe(how, guard) as probe:
+        readiness = Readiness(client, guard, api_server=dialled(client.server))
+        checker = Checker(probe, how, known=readiness.known)
+        readiness.update(candidates)
+        tasks = [asyncio.create_task(part.run()) for part in (readiness, checker)]
+        # Whoever may not read EndpointSlices sees what the checks alone can tell.
+        await readiness.settled(_SLICES_WAIT)
         checker.update(candidates)
-        checking = asyncio.create_task(checker.run())
-        # Long enough for every attempt of a check, were all slots taken by silent backends.
+        # Long enough for every check, were all slots taken by silent backends.
         rounds = 1 + len(candidates) // how.concurrency
-        await checker.settled(rounds * how.attempts * (seconds(how.timeout) + seconds(how.pause)))
-        checking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await checking
+        await checker.settled(rounds * (seconds(how.timeout) + 1))
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
         return {key: checker.health(key) for key in candidates}

@@ -118,11 +118,12 @@ def test_more_than_a_configmap_holds_is_refused(run: Run, manifest: Write) -> No
     )
     services = "---\n".join(
         f"kind: Service\nmetadata: {{name: s{number}, namespace: n, annotations: {{kubernaut.io/toolset: enabled, "
-        f"kubernaut.io/toolset-type: api}}}}\nspec: {{ports: [{{port: 80}}]}}\n"
+        f"kubernaut.io/toolset-type: api}}}}\nspec: {{selector: {{app: s{number}}}, ports: [{{port: 80}}]}}\n"
         for number in range(900)
     )
     file, mine = manifest(services), manifest(overrides, "mine.yaml")
-    ended = run("generate", "-f", file, "--overrides", mine, "-o", "configmap")
+    many = ("--set", "policy.maxPerNamespace=1000", "--set", "policy.maxInAll=1000")
+    ended = run("generate", "-f", file, "--overrides", mine, "-o", "configmap", *many)
     assert ended.status == 1
     assert ended.err.startswith("error: the ConfigMap would hold ")
     assert f"may hold {MAX_BYTES // 1024} KiB" in ended.err

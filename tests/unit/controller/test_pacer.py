@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from dynamic_toolset.controller import Pacer
+from dynamic_toolset.controller.pacer import Alarm, Pacer
 from tests.virtual_time import virtual_time
 
 
@@ -84,3 +84,33 @@ async def test_many_changes_before_a_look_are_one() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1000):
             await pacer.wait()
+
+
+@virtual_time
+async def test_an_alarm_rings_once_at_the_time_that_was_set_last() -> None:
+    rung: list[float] = []
+    alarm = Alarm(lambda: rung.append(now()))
+    for delay in (10, 30, 20):
+        alarm.set(delay)
+    await asyncio.sleep(100)
+    assert rung == [20]
+    alarm.set(5)
+    alarm.set(None)
+    await asyncio.sleep(100)
+    assert rung == [20]
+
+
+@virtual_time
+async def test_what_cannot_wait_is_looked_at_at_once_even_in_a_burst() -> None:
+    pacer = Pacer()
+    for _ in range(10):
+        pacer.notify()
+        await pacer.wait()
+    pacer.notify()
+    waiting = asyncio.create_task(pacer.wait())
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    began = now()
+    pacer.hurry()
+    await waiting
+    assert now() == began

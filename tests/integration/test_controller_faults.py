@@ -1,0 +1,275 @@
+"""What the controller does when backends, its network or its fellow instances fail."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from dynamic_toolset.controller.controller import RELEASE
+from dynamic_toolset.model import ServiceKey, Verdict
+from dynamic_toolset.sandbox import status
+from dynamic_toolset.sandbox.resources import LEASES, SERVICES
+from tests.integration.sandboxed import NAMESPACE, TARGET, Answer, Cluster, Subject, until
+
+Start = Callable[..., Awaitable[Subject]]
+
+NAMES = ("a", "b", "c", "d")
+
+
+async def published(start: Start, cluster: Cluster, names: set[str], **changes: Any) -> Subject:
+    subject = await start(**changes)
+    await until(lambda: cluster.listed == names and subject.reports)
+    return subject
+
+
+def failures(subject: Subject, name: str) -> int:
+    """How many checks have failed in a row by now; a report comes only with those that change something."""
+    return subject.controller._checker.health(ServiceKey(NAMESPACE, name)).failures
+
+
+# --- Hysteresis -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_service_is_taken_out_after_three_failed_checks_and_returns_after_one_good_one(
+    cluster: Cluster, start: Start
+) -> None:
+    backend = await cluster.add("a")
+    subject = await published(start, cluster, {"a"}, health={"failureThreshold": 3, "interval": "200ms"})
+    backend.healthy = False
+    for failures in (1, 2):
+        await until(lambda expected=failures: subject.found("a").health.failures == expected)
+        assert cluster.listed == {"a"}
+    await until(lambda: cluster.listed == set())
+    assert subject.found("a").health.failures == 3
+    backend.healthy = True
+    await until(lambda: cluster.listed == {"a"})
+
+
+async def test_two_failures_cause_no_write(cluster: Cluster, start: Start) -> None:
+    backend = await cluster.add("a")
+    subject = await published(start, cluster, {"a"}, health={"failureThreshold": 3, "interval": "200ms"})
+    backend.healthy = False
+    await until(lambda: subject.found("a").health.failures == 2)
+    backend.healthy = True
+    await until(lambda: subject.verdict("a") is Verdict.HEALTHY)
+    assert len(cluster.writes) == 1
+
+
+# --- Mass failure ---------------------------------------------------------------------------------------------------
+
+
+async def test_when_most_fail_at_once_none_is_taken_out_until_they_recover(cluster: Cluster, start: Start) -> None:
+    backends = {name: await cluster.add(name) for name in NAMES}
+    subject = await published(start, cluster, set(NAMES))
+    for name in ("a", "b", "c"):
+        backends[name].healthy = False
+    await until(lambda: "MassFailure" in subject.problems)
+    assert "3 of 4" in subject.problems["MassFailure"]
+    await until(lambda: all(failures(subject, name) > 2 for name in ("a", "b", "c")))
+    assert cluster.listed == set(NAMES)
+    await cluster.delete("a")  # deleted is deleted, whatever else fails
+    await until(lambda: cluster.listed == {"b", "c", "d"})
+    for name in ("b", "c"):
+        backends[name].healthy = True
+    await until(lambda: not subject.problems)
+    assert cluster.listed == {"b", "c", "d"}
+    backends["b"].healthy = False
+    await until(lambda: cluster.listed == {"c", "d"})
+
+
+async def test_a_mass_failure_is_over_after_a_time(cluster: Cluster, start: Start) -> None:
+    backends = {name: await cluster.add(name) for name in NAMES}
+    subject = await published(start, cluster, set(NAMES), massFailure={"hold": "3s"})
+    for name in ("a", "b", "c"):
+        backends[name].healthy = False
+    await until(lambda: "MassFailure" in subject.problems)
+    await until(lambda: cluster.listed == {"d"})
+    await until(lambda: not subject.problems)
+
+
+async def test_a_person_releases_what_is_held(cluster: Cluster, start: Start) -> None:
+    backends = {name: await cluster.add(name) for name in NAMES}
+    await cluster.sandbox.put(
+        {
+            "kind": "ConfigMap",
+            "metadata": {"namespace": TARGET.namespace, "name": TARGET.name, "annotations": {RELEASE: "last time"}},
+        },
+        manager="kubectl",
+    )
+    subject = await published(start, cluster, set(NAMES))
+    for name in ("a", "b", "c"):
+        backends[name].healthy = False
+    await until(lambda: "MassFailure" in subject.problems)
+    assert f"{RELEASE}=" in subject.problems["MassFailure"]
+    await until(lambda: all(failures(subject, name) > 2 for name in ("a", "b", "c")))
+    annotations = {"metadata": {"annotations": {RELEASE: "now"}}}
+    await cluster.sandbox.patch("ConfigMap", *TARGET, annotations, manager="kubectl")
+    await until(lambda: cluster.listed == {"d"})
+    await until(lambda: not subject.problems)
+
+
+# --- What is known without asking ------------------------------------------------------------------------------------
+
+
+def endpoint_slice(service: str, *, ready: bool, address: str = "10.1.2.3") -> dict[str, Any]:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": f"{service}-1",
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": ready}}],
+        "ports": [{"port": 8080}],
+    }
+
+
+async def test_without_a_ready_endpoint_it_is_not_asked_and_with_one_it_is_listed_at_once(
+    cluster: Cluster, start: Start
+) -> None:
+    await cluster.sandbox.put(endpoint_slice("a", ready=False))
+    backend = await cluster.add("a")
+    subject = await start(health={"interval": "1h"})
+    await until(lambda: subject.found("a") and "no ready endpoint" in subject.found("a").health.reason)
+    asked = backend.requests.total()
+    await until(lambda: failures(subject, "a") > 1)
+    assert backend.requests.total() == asked
+    await cluster.sandbox.put(endpoint_slice("a", ready=True))
+    await until(lambda: cluster.listed == {"a"}, within=1.5)  # its next check would have been seconds away
+
+
+async def test_a_service_whose_endpoints_lead_astray_is_taken_out_at_once(cluster: Cluster, start: Start) -> None:
+    await cluster.sandbox.put(endpoint_slice("a", ready=True))
+    await cluster.add("a")
+    subject = await published(start, cluster, {"a"}, health={"failureThreshold": 20, "interval": "1h"})
+    await cluster.sandbox.put(endpoint_slice("a", ready=True, address="100.100.100.200"))
+    await until(lambda: cluster.listed == set())
+    assert "100.100.100.200" in subject.found("a").health.reason
+
+
+# --- Namespaces by label ---------------------------------------------------------------------------------------------
+
+
+async def test_namespaces_are_selected_by_their_labels_as_they_change(cluster: Cluster, start: Start) -> None:
+    await cluster.add("a")
+    subject = await start(namespaces={"selector": "observed=yes"})
+    await until(lambda: cluster.documents and subject.reports)
+    assert cluster.listed == set()
+    (decision,) = subject.reports[-1].decisions.values()
+    assert "namespaces.selector" in decision.reason
+    for value, expected in (("yes", {"a"}), ("no", set()), ("yes", {"a"})):
+        labels = {"metadata": {"labels": {"observed": value}}}
+        await cluster.sandbox.patch("Namespace", "", NAMESPACE, labels)
+        await until(lambda names=expected: cluster.listed == names)
+
+
+# --- Several instances -----------------------------------------------------------------------------------------------
+
+QUICK_LEASE = {"leaseDuration": "2s", "renewDeadline": "1500ms", "retryPeriod": "200ms"}
+
+
+def holder(cluster: Cluster) -> str | None:
+    leases = cluster.sandbox._store.objects(LEASES)
+    return leases[TARGET]["spec"].get("holderIdentity") if TARGET in leases else None
+
+
+async def test_only_one_of_two_writes_and_the_other_takes_over_when_it_ends(cluster: Cluster, start: Start) -> None:
+    backend = await cluster.add("a")
+    first = await published(start, cluster, {"a"}, leaderElection=QUICK_LEASE)
+    second = await start(leaderElection=QUICK_LEASE)
+    await until(lambda: second.verdict("a") is Verdict.HEALTHY)
+    assert second.found("a").listed
+    assert second.reports[-1].published  # by the other one
+    leading = holder(cluster)
+    await cluster.add_service("b", backend)
+    await until(lambda: cluster.listed == {"a", "b"} and second.found("b") and second.found("b").listed)
+    assert len(cluster.writes) == 2
+    await first.stop()
+    await until(lambda: holder(cluster) not in {leading, "", None}, within=1.5)
+    await cluster.add_service("c", backend)
+    await until(lambda: cluster.listed == {"a", "b", "c"})
+
+
+async def test_after_a_leader_that_vanished_the_next_one_writes_a_fence(cluster: Cluster, start: Start) -> None:
+    await cluster.add("a")
+    first = await published(start, cluster, {"a"}, leaderElection=QUICK_LEASE)
+    await first.vanish()
+    before = cluster.config_map["metadata"]["resourceVersion"]
+    await start(leaderElection=QUICK_LEASE)
+    changed = await until(lambda: (now := cluster.config_map)["metadata"]["resourceVersion"] != before and now)
+    assert changed["metadata"]["annotations"]["kubernaut.io/taken-over-by"] == holder(cluster)
+    assert cluster.listed == {"a"}
+
+
+async def test_a_write_under_way_is_finished_before_the_end(cluster: Cluster, start: Start) -> None:
+    await cluster.add("a")
+    subject = await published(start, cluster, {"a"})
+    arrived, going_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(answer: Answer) -> web.StreamResponse:
+        arrived.set()
+        await going_on.wait()
+        return await answer()
+
+    cluster.around = slow
+    await cluster.add("b")
+    await arrived.wait()
+    subject.controller.stop()
+    await asyncio.sleep(0.1)
+    assert not subject.task.done()
+    assert holder(cluster)
+    going_on.set()
+    await asyncio.wait([subject.task], timeout=5)
+    subject.task.result()
+    assert cluster.listed == {"a", "b"}
+    assert not holder(cluster)
+
+
+async def test_a_write_that_never_ends_does_not_hold_up_the_end(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamic_toolset.controller.controller.LAST_WRITE", 0.2)
+    await cluster.add("a")
+    subject = await published(start, cluster, {"a"})
+    arrived = asyncio.Event()
+
+    async def for_ever(answer: Answer) -> web.StreamResponse:
+        arrived.set()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    cluster.around = for_ever
+    await cluster.add("b")
+    await arrived.wait()
+    subject.controller.stop()
+    await asyncio.wait([subject.task], timeout=3)
+    subject.task.result()
+    assert holder(cluster)  # the write may land yet, so nobody is to rely on its end
+
+
+# --- The API ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_list_that_is_refused_from_the_start_is_a_condition(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = cluster.sandbox._api
+    read = api._list
+
+    async def refused(request: web.Request, wanted: Any) -> web.StreamResponse:
+        if wanted.resource is SERVICES:
+            raise status.forbidden(SERVICES, "", "not allowed")
+        return await read(request, wanted)
+
+    monkeypatch.setattr(api, "_list", refused)
+    subject = await start()
+    await until(lambda: "WatchFailing" in subject.problems)
+    assert "403" in subject.problems["WatchFailing"]
+    assert not cluster.writes
+    monkeypatch.undo()
+    await cluster.add("a")
+    await until(lambda: cluster.listed == {"a"} and not subject.problems, within=40)
