@@ -3,6 +3,8 @@
 #   PYTHON=python3.12   the interpreter that the environment in .venv is made of, 3.11 or newer
 #   KEEP=1              make demo leaves the demo running
 #   ARGS="-k conflict"  goes to pytest
+#   MINUTES=10          how long make test-chaos goes on
+#   SECONDS=60          how long make fuzz goes on
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +19,7 @@ DEVELOPMENT := $(VENV)/.development-$(VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit lint bench programs system-packages
+.PHONY: help demo test test-unit test-faults test-chaos fuzz lint bench programs system-packages
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +28,20 @@ demo: $(RUNTIME)  ## see the program at work, without a cluster; KEEP=1 leaves i
 	@$(BIN)/dynamic-toolset demo $(if $(KEEP),--keep)
 
 test: $(DEVELOPMENT)  ## run every test whose parts can be had here, and show the coverage
-	@$(BIN)/pytest --cov=dynamic_toolset $(ARGS)
+	@$(BIN)/pytest --cov=dynamic_toolset --ignore=tests/faults $(ARGS)
 
 test-unit: $(DEVELOPMENT)  ## run the unit tests only: seconds
 	@$(BIN)/pytest tests/unit $(ARGS)
+
+# They mostly wait: each worker has a cluster of its own.
+test-faults: $(DEVELOPMENT)  ## break what is around the program, on real clusters; 15 minutes, 3 of them chaos
+	@$(BIN)/pytest tests/faults --numprocesses=3 --dist=load $(ARGS)
+
+test-chaos: $(DEVELOPMENT)  ## three replicas under random kills, pauses and cuts, for MINUTES=10
+	@CHAOS_MINUTES=$(or $(MINUTES),10) $(BIN)/pytest tests/faults -m chaos -s $(ARGS)
+
+fuzz: $(DEVELOPMENT)  ## look for a Service that breaks detection or the documents, for SECONDS=30
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),30)
 
 lint: $(DEVELOPMENT)  ## check style, format, types and the direction of the imports
 	$(BIN)/ruff check .

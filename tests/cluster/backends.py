@@ -4,19 +4,21 @@ Each listens on its Service's own ClusterIP and port (see ``cluster.py``), so wh
 
     with prometheus(cluster, "monitoring", "prometheus-k8s", labels={...}, port=9090) as backend:
         backend.stop()
+
+The ready Pods behind the Service are for the API only (``pods.py``); they stay ready while the program is stopped.
 """
 
 import json
-import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.cluster import http
 from tests.cluster.cluster import Cluster
+from tests.cluster.pods import Pods
 from tests.cluster.process import Process, StartFailed
 from tests.cluster.programs import system_program
 from tests.waiting import eventually
@@ -37,7 +39,8 @@ class _Product(NamedTuple):
 class Backend:
     """A backend that runs behind a Service. ``host`` is the Service's DNS name, ``url`` dials its ClusterIP."""
 
-    def __init__(self, service: Mapping[str, Any], product: _Product, folder: Path) -> None:
+    def __init__(self, service: Mapping[str, Any], pods: Pods, product: _Product, folder: Path) -> None:
+        self.pods = pods
         self.namespace: str = service["metadata"]["namespace"]
         self.name: str = service["metadata"]["name"]
         self.host = f"{self.name}.{self.namespace}.svc.cluster.local"
@@ -76,21 +79,21 @@ class Backend:
 def prometheus(
     cluster: Cluster, namespace: str, name: str = "prometheus", **service: Any
 ) -> AbstractContextManager[Backend]:
-    """Run a Prometheus that scrapes itself. ``service`` may say ``port``, ``labels`` and ``annotations``."""
+    """Run a Prometheus that scrapes itself. ``service``: ``port``, ``labels``, ``annotations``, ``replicas``."""
     return _run(_PROMETHEUS, cluster, namespace, name, **service)
 
 
 def alertmanager(
     cluster: Cluster, namespace: str, name: str = "alertmanager", **service: Any
 ) -> AbstractContextManager[Backend]:
-    """Run an Alertmanager that notifies nobody. ``service`` may say ``port``, ``labels`` and ``annotations``."""
+    """Run an Alertmanager that notifies nobody. ``service``: ``port``, ``labels``, ``annotations``, ``replicas``."""
     return _run(_ALERTMANAGER, cluster, namespace, name, **service)
 
 
 def victoriametrics(
     cluster: Cluster, namespace: str, name: str = "victoria-metrics", **service: Any
 ) -> AbstractContextManager[Backend]:
-    """Run a VictoriaMetrics that scrapes itself. ``service`` may say ``port``, ``labels`` and ``annotations``."""
+    """Run a VictoriaMetrics that scrapes itself. ``service``: ``port``, ``labels``, ``annotations``, ``replicas``."""
     return _run(_VICTORIAMETRICS, cluster, namespace, name, **service)
 
 
@@ -104,27 +107,25 @@ def _run(
     port: int | None = None,
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
+    replicas: int = 1,
 ) -> Iterator[Backend]:
-    """Create the Service, run the program on its address, and take both away again."""
+    """Create the Service and its Pods, run the program on its address, and take all of it away again."""
     service = cluster.create_service(
         namespace,
         name,
         ports=[port or product.port],
         labels={"app.kubernetes.io/name": product.label} if labels is None else labels,
         annotations=annotations,
-        selector={"app.kubernetes.io/instance": name},
     )
-    folder = Path(tempfile.mkdtemp(dir=cluster.folder, prefix=f"{name}-"))
-    try:
-        backend = Backend(service, product, folder)
-        try:
-            backend.start()
-            yield backend
-        finally:
-            backend.stop()
-    finally:
-        cluster.api("DELETE", f"/api/v1/namespaces/{namespace}/services/{name}")
-        shutil.rmtree(folder)
+    with ExitStack() as cleanup:
+        cleanup.callback(cluster.api, "DELETE", f"/api/v1/namespaces/{namespace}/services/{name}")
+        pods = Pods(cluster, service, replicas)
+        cleanup.callback(pods.delete)
+        folder = cleanup.enter_context(tempfile.TemporaryDirectory(dir=cluster.folder, prefix=f"{name}-"))
+        backend = Backend(service, pods, product, Path(folder))
+        cleanup.callback(backend.stop)
+        backend.start()
+        yield backend
 
 
 def _prometheus_arguments(listen: str, folder: Path) -> list[str]:

@@ -18,10 +18,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from tests.cluster import http
 from tests.cluster.cache import Missing
@@ -29,7 +30,11 @@ from tests.cluster.http import Answer
 from tests.cluster.process import Process, StartFailed
 from tests.cluster.programs import cluster_program, system_program
 
+NODE = "nowhere"
+"""The Node that Pods claim to run on. Without one the EndpointSlice controller leaves them out."""
+
 _START_DEADLINE = 60.0
+_SIGN_PORT = 5399
 _JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 """The content type of server-side apply."""
@@ -48,7 +53,11 @@ _AUDIT_POLICY = {
 
 
 class AuditEvent(NamedTuple):
-    """One request as the API server's audit log tells it. ``resource`` includes the subresource, as in RBAC."""
+    """One request as the API server's audit log tells it. ``resource`` includes the subresource, as in RBAC.
+
+    ``user`` is empty where nobody could be made of the credentials (401). ``received`` is when the request came in,
+    ``logged`` when the answer began (of a watch: and once more when it ended) or was complete.
+    """
 
     user: str
     verb: str
@@ -56,10 +65,24 @@ class AuditEvent(NamedTuple):
     namespace: str
     name: str
     code: int
+    user_agent: str
+    stage: str
+    received: datetime
+    logged: datetime
 
     @property
     def is_write(self) -> bool:
         return self.verb not in ("get", "list", "watch")
+
+
+class ApiServer(Protocol):
+    """Where somebody finds the Kubernetes API: at a Cluster, or at a proxy in front of it."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def ca_file(self) -> Path: ...
 
 
 class KubectlFailed(Exception):
@@ -73,8 +96,8 @@ class Cluster:
     127.0.0.0/8; by default that of the snapshot, or the first one that no other cluster on this machine uses.
 
     Raises Missing where the machine lacks a part, and StartFailed with the end of the log of the part that failed.
-    Without a controller manager (only ``KUBEBUILDER_ASSETS``, no Go) namespaces are never quite deleted, which no
-    test waits for; without DNS (not root) ``dns_missing`` says why.
+    Without a controller manager (only ``KUBEBUILDER_ASSETS``, no Go) no Service has endpoints and namespaces are never
+    quite deleted; ``controllers_missing`` says how to get it. Without DNS (not root) ``dns_missing`` says why.
     """
 
     def __init__(self, *, data: Path | None = None, service_range: str | None = None) -> None:
@@ -83,9 +106,9 @@ class Cluster:
         recorded = (data / "service-range").read_text() if data else None
         if recorded and service_range and recorded != service_range:
             raise ValueError(f"the snapshot {data} was made with the Service range {recorded}, not {service_range}")
-        self.service_range = service_range or recorded or _free_service_range()
-        self.dns_address = str(ipaddress.ip_network(self.service_range)[10])
+        self._wanted_range = service_range or recorded
         self.dns_missing: Missing | None = None
+        self.controllers_missing: Missing | None = None
         self.admin_token = secrets.token_hex(16)
         self._data = data
         self._processes: dict[str, Process] = {}
@@ -97,6 +120,8 @@ class Cluster:
         self._programs = {name: cluster_program(name) for name in ("etcd", "kube-apiserver", "kubectl")}
         with ExitStack() as cleanup:
             self.folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="dynamic-toolset-cluster-")))
+            self.service_range = self._wanted_range or cleanup.enter_context(_service_range())
+            self.dns_address = str(ipaddress.ip_network(self.service_range)[10])
             cleanup.callback(self._stop_processes)
             self._start()
             self._cleanup = cleanup.pop_all()
@@ -114,8 +139,10 @@ class Cluster:
         self.url = f"https://127.0.0.1:{self._ports['kube-apiserver']}"
         self._write_configuration()
         self._start_etcd()
-        self.start_apiserver()
+        self._start_apiserver()
         self.kubeconfig = self.kubeconfig_for("admin", self.admin_token)
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
+        _expect(self.api("POST", "/api/v1/nodes", node), "POST /api/v1/nodes", 201, 409)
         self._start_controller_manager()
         self._start_dns()
 
@@ -133,10 +160,45 @@ class Cluster:
         if process := self._processes.pop("kube-apiserver", None):
             process.stop(signal.SIGKILL)
 
+    def start_apiserver(self) -> None:
+        """Bring the Kubernetes API back after ``stop_apiserver``, under the same address."""
+        self._start_apiserver()
+        # The controller manager would find it within half a minute. A new one has endpoints for new Services at once.
+        if process := self._processes.pop("kube-controller-manager", None):
+            process.stop(signal.SIGKILL)
+            self._start_controller_manager()
+
     def restart_apiserver(self) -> None:
         """Break every connection to the API, and have it back under the same address."""
         self.stop_apiserver()
         self.start_apiserver()
+
+    @contextmanager
+    def without_apiserver(self) -> Iterator[None]:
+        """Have no Kubernetes API inside of the block, as after a crash."""
+        self.stop_apiserver()
+        try:
+            yield
+        finally:
+            self.start_apiserver()
+
+    @contextmanager
+    def without_etcd(self) -> Iterator[None]:
+        """Have no etcd inside of the block, as after a crash: the API server answers what it remembers, or errors."""
+        self._processes.pop("etcd").stop(signal.SIGKILL)
+        try:
+            yield
+        finally:
+            self._start_etcd()
+
+    @contextmanager
+    def with_hanging_etcd(self) -> Iterator[None]:
+        """Let etcd hang inside of the block, as with a disk that does not answer: so do requests that need it."""
+        self._processes["etcd"].send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._processes["etcd"].send(signal.SIGCONT)
 
     def snapshot(self, folder: Path) -> None:
         """End the cluster, and keep its data in ``folder``, from which a later one can start.
@@ -166,6 +228,7 @@ class Cluster:
         *,
         token: str | None = None,
         content_type: str = _JSON,
+        timeout: float = 10.0,
     ) -> Answer:
         """Send one request to the API, as the administrator unless ``token`` says who, and return any answer."""
         return http.request(
@@ -174,6 +237,7 @@ class Cluster:
             body=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {token or self.admin_token}", "Content-Type": content_type},
             tls=self._tls(),
+            timeout=timeout,
         )
 
     def get(self, path: str) -> Any:
@@ -190,9 +254,10 @@ class Cluster:
         _expect(self.api("POST", path, body), f"POST {path}", 201)
 
     def delete_namespace(self, name: str) -> None:
-        """Delete a namespace; its Services are gone when this returns, the rest soon after."""
+        """Delete a namespace; its Services and Pods are gone when this returns, the rest soon after."""
         path = f"/api/v1/namespaces/{name}"
-        _expect(self.api("DELETE", f"{path}/services"), f"DELETE {path}/services", 200)
+        for collection in (f"{path}/services", f"{path}/pods?gracePeriodSeconds=0"):
+            _expect(self.api("DELETE", collection), f"DELETE {collection}", 200)
         _expect(self.api("DELETE", path), f"DELETE {path}", 200, 404, 409)
 
     def create_service(
@@ -205,27 +270,47 @@ class Cluster:
         annotations: Mapping[str, str] | None = None,
         **spec: Any,
     ) -> Any:
-        """Create a Service and return it, with its ClusterIP. A port may be given as its number."""
+        """Create a Service and return it, with its ClusterIP. A port may be given as its number.
+
+        As nearly every Service it has a selector, one of its own; ``selector=None`` for none.
+        """
         path = f"/api/v1/namespaces/{namespace}/services"
+        usual = {
+            "ports": [{"port": port} if isinstance(port, int) else port for port in ports],
+            "selector": {"app.kubernetes.io/instance": name},
+        }
         body = {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": name, "labels": labels or {}, "annotations": annotations or {}},
-            "spec": {"ports": [{"port": port} if isinstance(port, int) else port for port in ports]} | spec,
+            "spec": usual | spec,
         }
         return _expect(self.api("POST", path, body), f"POST {path}", 201)
 
-    def token(self, namespace: str, service_account: str) -> str:
-        """Return a token for a ServiceAccount, valid for an hour (TokenRequest)."""
+    def token(self, namespace: str, service_account: str, *, bound_to: Mapping[str, Any] | None = None) -> str:
+        """Return a token for a ServiceAccount, valid for an hour (TokenRequest).
+
+        ``bound_to`` is a Secret, with whose deletion the token is void, at the latest ten seconds after.
+        """
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+        spec: dict[str, Any] = {"expirationSeconds": 3600}
+        if bound_to is not None:
+            metadata = bound_to["metadata"]
+            spec["boundObjectRef"] = {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+            }
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         answer: str = _expect(self.api("POST", path, body), f"POST {path}", 201)["status"]["token"]
         return answer
 
-    def kubeconfig_for(self, name: str, token: str) -> Path:
-        """Write the kubeconfig of somebody who holds ``token``, and return its path."""
+    def kubeconfig_for(self, name: str, token: str, *, server: ApiServer | None = None) -> Path:
+        """Write the kubeconfig of somebody who holds ``token``, and return its path. ``server`` may be a proxy."""
         path = self.folder / f"{name}.kubeconfig"
-        cluster = {"server": self.url, "certificate-authority": str(self.ca_file)}
+        server = server or self
+        cluster = {"server": server.url, "certificate-authority": str(server.ca_file)}
         document = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -264,12 +349,16 @@ class Cluster:
                 target = event.get("objectRef", {})
                 parts = (target.get("resource", ""), target.get("subresource"))
                 yield AuditEvent(
-                    user=event["user"]["username"],
+                    user=event["user"].get("username", ""),
                     verb=event["verb"],
                     resource="/".join(part for part in parts if part),
                     namespace=target.get("namespace", ""),
                     name=target.get("name", ""),
                     code=event["responseStatus"]["code"],
+                    user_agent=event.get("userAgent", ""),
+                    stage=event["stage"],
+                    received=datetime.fromisoformat(event["requestReceivedTimestamp"]),
+                    logged=datetime.fromisoformat(event["stageTimestamp"]),
                 )
 
     # --- The parts ---------------------------------------------------------------------------------------------------
@@ -313,8 +402,7 @@ class Cluster:
         )
         process.wait_until(lambda: http.answers(f"{client}/health"), _START_DEADLINE)
 
-    def start_apiserver(self) -> None:
-        """Bring the Kubernetes API back after ``stop_apiserver``, under the same address."""
+    def _start_apiserver(self) -> None:
         process = self._run(
             self._programs["kube-apiserver"],
             f"--etcd-servers=http://127.0.0.1:{self._ports['etcd']}",
@@ -337,12 +425,16 @@ class Cluster:
         process.wait_until(self._api_is_ready, _START_DEADLINE)
 
     def _api_is_ready(self) -> bool:
-        return self.ca_file.exists() and http.answers(f"{self.url}/readyz", self._tls())
+        try:
+            return http.answers(f"{self.url}/readyz", self._tls())
+        except OSError:  # its certificate is not there yet, or not whole
+            return False
 
     def _start_controller_manager(self) -> None:
         try:
             program = cluster_program("kube-controller-manager")
-        except Missing:
+        except Missing as missing:
+            self.controllers_missing = missing
             return
         kubeconfig = self.kubeconfig_for("controller-manager", self._tokens["controller-manager"])
         process = self._run(
@@ -411,15 +503,19 @@ def _check_dns_port(address: str) -> None:
         ) from None
 
 
-def _free_service_range() -> str:
-    """Return the first /16 from 127.96.0.0 on where no cluster's DNS is. Without the right to ask, the first."""
+@contextmanager
+def _service_range() -> Iterator[str]:
+    """Keep a /16 from 127.96.0.0 on that no other cluster uses: a socket in it is the sign, whoever else looks."""
     for second in range(96, 128):
         network = f"127.{second}.0.0/16"
-        try:
-            _check_dns_port(str(ipaddress.ip_network(network)[10]))
-        except StartFailed:
-            continue
-        except Missing:
-            break
-        return network
-    return "127.96.0.0/16"
+        with socket.socket() as sign:
+            try:
+                sign.bind((str(ipaddress.ip_network(network)[9]), _SIGN_PORT))
+                _check_dns_port(str(ipaddress.ip_network(network)[10]))
+            except (OSError, StartFailed):
+                continue
+            except Missing:
+                pass  # it will have no DNS, as it says itself
+            yield network
+            return
+    raise StartFailed("every Service range from 127.96.0.0/16 to 127.127.0.0/16 is in use by another cluster")

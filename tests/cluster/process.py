@@ -51,6 +51,17 @@ class Process:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
+    @property
+    def memory(self) -> float:
+        """The resident memory in MB (10^6 bytes)."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        kibibytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+        return kibibytes * 1024 / 1e6
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._popen.send_signal(number)
+
     def wait_until(self, ready: Callable[[], bool], within: float) -> None:
         """Wait until the program is ready. Raises StartFailed if it ends, or is not ready in time."""
         deadline = time.monotonic() + within
@@ -65,6 +76,7 @@ class Process:
         """End the process, by force if it takes longer than ``within`` seconds, and return its exit code."""
         if self.exit_code is None:
             self._popen.send_signal(number)
+            self._popen.send_signal(signal.SIGCONT)  # one that is paused could not end
             try:
                 self._popen.wait(within)
             except subprocess.TimeoutExpired:

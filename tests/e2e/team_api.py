@@ -7,15 +7,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.pods import Pods
 
 
 class TeamApi:
-    """Answers every GET with ``status``. ``service`` is the Service in front of it, as the cluster returned it."""
+    """Answers every GET with ``status``.
 
-    def __init__(self, service: dict[str, Any]) -> None:
+    ``service`` is the Service in front of it, as the cluster returned it, and ``pods`` what its EndpointSlices show.
+    """
+
+    def __init__(self, service: dict[str, Any], pods: Pods) -> None:
         self.status = 200
         self.requests = 0
         self.service = service
+        self.pods = pods
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,11 +48,21 @@ class TeamApi:
 
 @contextmanager
 def team_api(
-    cluster: Cluster, namespace: str, name: str, *, type_name: str = "orders", port: int = 8080, **annotations: str
+    cluster: Cluster,
+    namespace: str,
+    name: str,
+    *,
+    type_name: str = "orders",
+    port: int = 8080,
+    replicas: int = 1,
+    **annotations: str,
 ) -> Iterator[TeamApi]:
-    """Create the Service with its annotations, and answer on its address; ``path="/x"`` is ``toolset-path: /x``."""
+    """Create the Service with its annotations and Pods, and answer on its address.
+
+    ``path="/x"`` is the annotation ``toolset-path: /x``. Service and Pods go with the namespace.
+    """
     wanted = {"kubernaut.io/toolset": "enabled", "kubernaut.io/toolset-type": type_name}
     wanted |= {f"kubernaut.io/toolset-{key.replace('_', '-')}": value for key, value in annotations.items()}
     service = cluster.create_service(namespace, name, ports=[port], annotations=wanted)
-    with TeamApi(service) as api:
+    with TeamApi(service, Pods(cluster, service, replicas)) as api:
         yield api

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import yaml
 
 from tests.cluster import http
 from tests.cluster.backends import alertmanager, prometheus, victoriametrics
-from tests.cluster.cluster import APPLY, Cluster, KubectlFailed
+from tests.cluster.cluster import APPLY, AuditEvent, Cluster, KubectlFailed
 from tests.cluster.dns import under_cluster_dns
 from tests.cluster.holmesgpt import Loaded
+from tests.cluster.pods import Pods, ready_endpoints
 from tests.cluster.process import Process, StartFailed
 from tests.e2e.program import SERVICE_ACCOUNT, grant
 from tests.waiting import eventually
@@ -78,25 +80,37 @@ def test_a_taken_address_is_named(cluster: Cluster, namespace: str) -> None:
         backend.start()
 
 
-def test_the_role_allows_one_named_config_map_and_reading_services(cluster: Cluster, namespace: str) -> None:
+def test_the_role_allows_what_is_documented(cluster: Cluster, namespace: str) -> None:
     grant(cluster, namespace, "kubernaut-toolset-config")
     token = cluster.token(namespace, SERVICE_ACCOUNT)
     config_maps = f"/api/v1/namespaces/{namespace}/configmaps"
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
-    def apply(name: str) -> int:
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}}
+    def apply(path: str, version: str, kind: str) -> int:
+        body = {
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": {"name": path.rpartition("/")[2], "labels": {"a": "b"}},
+        }
         query = "?fieldManager=dynamic-toolset&force=true"
-        return cluster.api("PATCH", f"{config_maps}/{name}{query}", body, token=token, content_type=APPLY).status
+        return cluster.api("PATCH", path + query, body, token=token, content_type=APPLY).status
 
     def get(path: str) -> int:
         return cluster.api("GET", path, token=token).status
 
-    assert apply("kubernaut-toolset-config") == 201
-    assert apply("kubernaut-toolset-config") == 200
-    assert apply("somebody-elses") == 403
-    assert get(f"{config_maps}?fieldSelector=metadata.name=kubernaut-toolset-config") == 200
-    assert get(config_maps) == 403
-    assert get("/api/v1/services") == 200
+    for collection, version, kind in (
+        (config_maps, "v1", "ConfigMap"),
+        (leases, "coordination.k8s.io/v1", "Lease"),
+    ):
+        assert apply(f"{collection}/kubernaut-toolset-config", version, kind) == 201
+        assert apply(f"{collection}/kubernaut-toolset-config", version, kind) == 200
+        assert apply(f"{collection}/somebody-elses", version, kind) == 403
+        assert get(f"{collection}?fieldSelector=metadata.name=kubernaut-toolset-config") == 200
+        assert get(collection) == 403
+    for readable in ("/api/v1/services", "/api/v1/namespaces", "/apis/discovery.k8s.io/v1/endpointslices"):
+        assert get(readable) == 200
+    for secret in ("/api/v1/secrets", "/api/v1/pods", "/api/v1/configmaps"):
+        assert get(secret) == 403
     assert cluster.api("DELETE", f"{config_maps}/kubernaut-toolset-config", token=token).status == 403
 
 
@@ -113,6 +127,70 @@ def test_the_audit_log_tells_who_wrote_what(cluster: Cluster, namespace: str, se
     user = f"system:serviceaccount:{namespace}:{SERVICE_ACCOUNT}"
     eventually(lambda: (user, "list", "services", "", False) in mine())
     assert ("admin", "create", "services", "grafana", True) in mine()
+
+
+def test_the_audit_log_tells_when_and_from_which_program(cluster: Cluster, namespace: str) -> None:
+    before = len(list(cluster.audit()))
+    started = datetime.now(UTC)
+    cluster.kubectl("get", "services", f"--namespace={namespace}")
+    ended = datetime.now(UTC)
+
+    def listed() -> list[AuditEvent]:
+        events = cluster.audit(skip=before)
+        return [event for event in events if (event.verb, event.namespace) == ("list", namespace)]
+
+    (event,) = eventually(listed)
+    assert started <= event.received <= event.logged <= ended
+    assert event.user_agent.startswith("kubectl/")
+    assert cluster.api("GET", f"/api/v1/namespaces/{namespace}/services", token="nobody").status == 401
+    eventually(lambda: [(event.user, event.code) for event in listed()][1:] == [("", 401)])
+
+
+def test_a_service_has_endpoints_as_its_pods_are_ready(cluster: Cluster, service: Callable[..., Any]) -> None:
+    pods = Pods(cluster, service("orders", ports=[8080]), replicas=2)
+    assert pods.ready == 2
+    pods.each[0].set_ready(False)
+    pods.wait_for(1)
+    pods.each[0].set_ready(True)
+    pods.wait_for(2)
+    pods.delete()
+    pods.wait_for(0)
+
+
+def test_one_pod_stands_behind_several_services(cluster: Cluster, namespace: str, service: Callable[..., Any]) -> None:
+    first, _ = (service(name, ports=[8080], selector={"app": "both"}) for name in ("first", "second"))
+    Pods(cluster, first)
+    eventually(lambda: ready_endpoints(cluster, namespace, "second") == 1)
+
+
+def test_a_rolling_restart_never_leaves_a_service_without_endpoints(
+    cluster: Cluster, namespace: str, service: Callable[..., Any]
+) -> None:
+    pods = Pods(cluster, service("orders", ports=[8080]), replicas=2)
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    before = {item["metadata"]["uid"] for item in cluster.get(path)["items"]}
+    pods.restart()
+    assert pods.ready == 2
+    assert not before & {item["metadata"]["uid"] for item in cluster.get(path)["items"]}
+
+
+def test_etcd_can_hang_and_can_be_gone_and_comes_back_with_its_objects(
+    cluster: Cluster, namespace: str, service: Callable[..., Any]
+) -> None:
+    service("kept", ports=[80])
+    path = f"/api/v1/namespaces/{namespace}/services/kept"
+
+    def is_there() -> bool:
+        try:
+            return cluster.api("GET", path, timeout=1).status == 200
+        except OSError:
+            return False
+
+    for without_data in (cluster.with_hanging_etcd, cluster.without_etcd):
+        assert is_there()
+        with without_data():
+            assert not is_there()
+        eventually(is_there, within=30)
 
 
 def test_the_api_comes_back_with_its_objects_under_the_same_address(

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster.backends import alertmanager, prometheus, victoriametrics
 from tests.cluster.cluster import Cluster
+from tests.cluster.pods import Pods, ready_endpoints
 from tests.e2e.program import Program
 from tests.e2e.team_api import team_api
 from tests.waiting import eventually
@@ -51,7 +52,7 @@ def test_a_service_is_created_deleted_and_created_again(cluster: Cluster, namesp
 
 
 def test_a_backend_that_stops_answering_leaves_and_comes_back(cluster: Cluster, namespace: str, program: Start) -> None:
-    quick = {"healthCheck": {"interval": "1s", "attempts": 1}}
+    quick = {"healthCheck": {"interval": "1s", "failureThreshold": 1}}
     with prometheus(cluster, namespace, "metrics") as backend:
         subject = program(quick)
         eventually(lambda: instances(subject))
@@ -161,12 +162,17 @@ def test_a_silent_backend_holds_nobody_up(
     cluster: Cluster, namespace: str, program: Start, service: Callable[..., Any]
 ) -> None:
     # Nothing listens there: each attempt is refused, or waits, while the good one is published at once.
-    for number in range(20):
+    dead = [
         service(
             f"dead-{number}",
             ports=[8080],
             annotations={"kubernaut.io/toolset": "enabled", "kubernaut.io/toolset-type": "orders"},
+            selector={"app": "dead"},
         )
+        for number in range(20)
+    ]
+    Pods(cluster, dead[0])
+    eventually(lambda: all(ready_endpoints(cluster, namespace, one["metadata"]["name"]) for one in dead))
     with team_api(cluster, namespace, "good", health_path="/"):
         subject = program()
         eventually(lambda: set(tools(subject)) == {f"{namespace}/good"}, within=5)

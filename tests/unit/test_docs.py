@@ -47,10 +47,10 @@ def test_every_setting_is_in_the_table_in_the_order_of_the_model() -> None:
 def test_the_table_has_the_default_that_is_so(name: str) -> None:
     said = re.findall(r"`([^`]+)`", SETTINGS[name])
     match defaults(Settings)[name]:
-        case None | ():
-            assert SETTINGS[name] in {"none", "all", "the system's"}
-        case dict() as default:
-            assert said == list(default)
+        case None | () | "":
+            assert SETTINGS[name] in {"none", "all", "the system's", "the ConfigMap's name"}
+        case dict() | tuple() as default:
+            assert said == [*default]
         case default:
             assert said == [str(default).lower() if isinstance(default, bool) else str(default)]
 
@@ -78,6 +78,19 @@ def test_every_yaml_block_is_yaml(page: Path) -> None:
     for block in blocks(page):
         if block.language == "yaml":
             assert list(yaml.safe_load_all(block.text)), f"line {block.line}"
+
+
+def promises() -> list[tuple[str, str]]:
+    """Return each promise and a test that is said to hold it."""
+    rows = re.findall(r"^- (.*)\n((?:  .*\n)*)", (DOCS / "guarantees.md").read_text(), re.MULTILINE)
+    return [(first, test) for first, rest in rows for test in re.findall(r"`(tests/[^`]+)`", first + rest) or [""]]
+
+
+@pytest.mark.parametrize(("promise", "test"), promises())
+def test_every_promise_names_a_test_that_is_there(promise: str, test: str) -> None:
+    path, _, name = test.partition("::")
+    assert name, f"no test: {promise}"
+    assert re.search(rf"^ *(async )?def {name}\(|^class {name}\b", (ROOT / path).read_text(), re.MULTILINE), test
 
 
 def test_the_decisions_are_numbered_and_the_readme_leads_to_each() -> None:

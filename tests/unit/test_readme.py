@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dynamic_toolset.discovery import policy
+from dynamic_toolset.discovery import annotations
 from dynamic_toolset.settings import load
 from tests.documentation import DOCS, PAGES, README, ROOT, Command, blocks, commands, shows, table
 
@@ -107,8 +107,8 @@ def test_the_first_screen_has_the_two_commands_and_the_picture() -> None:
 
 def test_the_annotations_are_those_that_the_program_knows() -> None:
     known = {
-        *(policy.TOOLSET, policy.TYPE, policy.NAME, policy.ENDPOINT),
-        *(policy.PORT, policy.SCHEME, policy.PATH, policy.HEALTH_PATH),
+        *(annotations.TOOLSET, annotations.TYPE, annotations.NAME, annotations.ENDPOINT),
+        *(annotations.PORT, annotations.SCHEME, annotations.PATH, annotations.HEALTH_PATH),
     }
     for page in (README, DOCS / "service-types.md"):
         assert {row[0].strip("`") for row in table(page, "annotation")} == known
