@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 from tests.cluster import cache
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import NODE, Cluster
 
 SERVICES = 10_000
 BACKENDS = 30
@@ -49,7 +49,7 @@ def pod(service: Manifest) -> Manifest:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": service["metadata"]["name"], "labels": service["spec"]["selector"]},
-        "spec": {"nodeName": "node", "containers": [{"name": "main", "image": "example.com/nothing"}]},
+        "spec": {"nodeName": NODE, "containers": [{"name": "main", "image": "example.com/nothing"}]},
     }
 
 
