@@ -201,7 +201,7 @@ def test_in_the_middle_of_many_changes_the_next_one_takes_over_as_soon(
             old.start()
         eventually(lambda: old.events("service_listed"))
     print(f"SIGTERM amid many changes to the first write of the next: {', '.join(f'{one:.2f} s' for one in figures)}")
-    assert max(figures) < 2
+    assert max(figures) < 4  # from the signal on, and less than the 5 s between two looks in a storm
 
 
 def test_kubectl_shows_who_leads_as_for_any_other_program(
