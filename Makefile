@@ -10,6 +10,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# All that is needed is pinned. Without --no-deps pip would resolve `coverage[toml]` anew, and stumble over each release.
+PINNED := install --no-deps --require-hashes --requirement
 
 # The stamps name the interpreter's version, so that another PYTHON makes another environment.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -79,11 +81,11 @@ $(ENVIRONMENT):
 
 $(RUNTIME): $(ENVIRONMENT) constraints/runtime.txt pyproject.toml
 	@echo "Installing what the program needs into $(VENV) ..." >&2
-	@$(PIP) install --require-hashes --requirement constraints/runtime.txt
+	@$(PIP) $(PINNED) constraints/runtime.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEVELOPMENT): $(RUNTIME) constraints/development.txt
 	@echo "Installing what its developers need into $(VENV) ..." >&2
-	@$(PIP) install --require-hashes --requirement constraints/development.txt
+	@$(PIP) $(PINNED) constraints/development.txt
 	@touch $@

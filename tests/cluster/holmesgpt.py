@@ -108,13 +108,13 @@ def _install(environment: Path) -> None:
     pip = [str(environment / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
     for command in (
         [sys.executable, "-m", "venv", str(environment)],
-        [*pip, "install", "--require-hashes", "--requirement", str(_REQUIREMENTS)],
+        [*pip, "install", "--no-deps", "--require-hashes", "--requirement", str(_REQUIREMENTS)],
     ):
         result = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_DEADLINE)
         if result.returncode:
             said = ((result.stderr or result.stdout).strip().splitlines() or ["nothing"])[-1]
             raise Missing(
-                "HolmesGPT", f"`pip install --require-hashes -r constraints/holmesgpt.txt` must work; it said: {said}"
+                "HolmesGPT", f"`pip install --no-deps --require-hashes -r constraints/holmesgpt.txt` must work; it said: {said}"
             )
     cache.progress(f"installed HolmesGPT in {time.monotonic() - started:.0f} s")
 
