@@ -326,6 +326,7 @@ def test_a_newcomer_whose_endpoints_lead_astray_is_never_dialled(
         key = f"{namespace}/{service['metadata']['name']}"
         eventually(lambda key=key: refused(subject, key))
         assert not tenants.servers.visits(service["spec"]["clusterIP"])
+    eventually(lambda: about(subject, f"{namespace}/straight"))  # said once it is written
     assert [one["service"] for one in subject.events("service_listed")] == [f"{namespace}/straight"]
 
 
@@ -343,7 +344,7 @@ def test_one_whose_endpoints_are_led_astray_is_taken_out_at_once_and_dialled_no_
     eventually(lambda: len(tools(subject)) == 2)
     tenants.write_slice(namespace, "orders", [POD, AZURE])
     eventually(lambda: list(tools(subject)) == [f"{namespace}/watched"])
-    assert refused(subject, f"{namespace}/orders")
+    eventually(lambda: refused(subject, f"{namespace}/orders"))  # said once it is written
     address, other = service["spec"]["clusterIP"], watched["spec"]["clusterIP"]
     visits, others = len(tenants.servers.visits(address)), len(tenants.servers.visits(other))
     eventually(lambda: len(tenants.servers.visits(other)) > others + 5)
