@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from dynamic_toolset.toolset.merge import merge
-from dynamic_toolset.toolset.strict_yaml import YamlError, line_of, read
+from dynamic_toolset.toolset.strict_yaml import MAX_SHOWN, YamlError, line_of, read, shown
 
 KEY = "overrides.yaml"
 """The key of the ConfigMap. It belongs to people: this program never writes it."""
@@ -133,7 +133,7 @@ def _check_entry(text: str, entry: dict[str, Any], path: str) -> None:
                 why = "an entry needs a 'name' (RabbitMQ: an 'id') that is text: entries are merged by it"
                 raise _mistake(text, place, why)
             if name in seen:
-                raise _mistake(text, place, f"{name!a} is there twice; names must be unique")
+                raise _mistake(text, place, f"{name[:MAX_SHOWN]!a} is there twice; names must be unique")
             seen.add(name)
 
 
@@ -147,7 +147,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "this is a list"
     if isinstance(value, str):
-        return f"this is the text {value[:40]!a}"
+        return f"this is the text {value[:MAX_SHOWN]!a}"
     return f"this is {str(value).lower()}"
 
 
@@ -171,7 +171,7 @@ def _settle(generated: dict[str, Any], overrides: Overrides) -> tuple[dict[str, 
             patch[section][name], absent = _without_absent_instances(present or {}, entry)
             sentences += (
                 f"{path} has no effect on {instance} at present: there is no such instance, and it has no address"
-                for instance in absent
+                for instance in map(shown, absent)
             )
     return patch, tuple(sentences)
 
