@@ -52,8 +52,8 @@ FIRST_PUBLICATION_WAIT = 1.0
 """Seconds that the first publication waits for verdicts, where nothing says what was listed before."""
 
 SLICES_WAIT = 0.5
-"""Seconds that the first check of a candidate waits for its EndpointSlices: without them it could be dialled, and even
-published for a moment, though it leads where it must not."""
+"""Seconds that a look waits for the EndpointSlices of new candidates, which are not checked without: mostly they come
+within milliseconds, and the checks are then under way while the pass keeps the loop busy."""
 
 LAST_WRITE = 5.0
 """Seconds that a write under way may still take when the service is to end."""
