@@ -41,16 +41,24 @@ class Overrides(Struct, frozen=True):
     servers: dict[str, dict[str, Any] | None] = {}
 
 
-@lru_cache(maxsize=2)  # every pass asks again for the same text; nothing changes what is returned
 def parse(text: str | None) -> Overrides:
     """Return the changes that a text asks for. None, nothing, or comments only ask for none.
 
-    Raises OverridesError.
+    Raises OverridesError. Of the last texts it is remembered what came of them.
     """
+    outcome = _outcome(text)
+    if isinstance(outcome, str):
+        raise OverridesError(outcome)
+    return outcome
+
+
+@lru_cache(maxsize=2)  # every pass asks again for the same text; nothing changes what is returned
+def _outcome(text: str | None) -> Overrides | str:
+    """Return the changes, or why there are none: an error that is raised is not remembered."""
     try:
         return _overrides(text) if text else Overrides()
     except YamlError as error:
-        raise OverridesError(f"{KEY}:{error}") from None
+        return f"{KEY}:{error}"
 
 
 def apply(generated: dict[str, Any], overrides: Overrides) -> dict[str, Any]:

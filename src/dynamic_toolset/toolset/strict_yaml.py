@@ -16,8 +16,10 @@ from dynamic_toolset.toolset.loadable import MAX_DEPTH, key_problem, scalar_prob
 MAX_BYTES = 256 * 1024
 """The longest text that is read, in UTF-8."""
 
-MAX_EXPANDED = 1_000_000
-"""How many values, keys and characters of them there may be in all, once aliases are expanded."""
+MAX_VALUES = 30_000
+MAX_CHARACTERS = 1_000_000
+"""How many values and keys there may be in all, and characters of them, once aliases are expanded. Reading, merging and
+writing that many takes a third of a second, in which the event loop stands still."""
 
 MAX_NUMBER = 100
 """Characters of a number: 64 binary digits in groups fit in."""
@@ -90,8 +92,8 @@ class _Reader:
 
     def __init__(self, text: str, sought: str = "") -> None:
         self._loader = YamlLoader(text)
-        self._anchors: dict[str, tuple[Any, int]] = {}
-        self._expanded = 0
+        self._anchors: dict[str, tuple[Any, int, int]] = {}
+        self._values = self._characters = 0
         self._sought = sought
         self.line = 1
 
@@ -120,8 +122,8 @@ class _Reader:
             raise YamlError(_line(event), path, f"nested more than {MAX_DEPTH} deep")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path, depth)
-        before = self._expanded
-        self._spend(1, event, path)
+        values, characters = self._values, self._characters
+        self._spend(1, 0, event, path)
         value: Any
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event, path)
@@ -131,7 +133,7 @@ class _Reader:
             value = self._mapping(event, path, depth)
         anchor = getattr(event, "anchor", None)
         if anchor is not None:
-            self._anchors[anchor] = value, self._expanded - before
+            self._anchors[anchor] = value, self._values - values, self._characters - characters
         return value
 
     def _alias(self, event: yaml.AliasEvent, path: str, depth: int) -> Any:
@@ -140,8 +142,8 @@ class _Reader:
             raise YamlError(
                 _line(event), path, f"the alias *{shown(str(event.anchor))} has no anchor before it, or stands in it"
             )
-        value, size = self._anchors[event.anchor]
-        self._spend(size, event, path)
+        value, values, characters = self._anchors[event.anchor]
+        self._spend(values, characters, event, path)
         if depth + _height(value) > MAX_DEPTH:
             raise YamlError(_line(event), path, f"nested more than {MAX_DEPTH} deep")
         return value
@@ -162,8 +164,7 @@ class _Reader:
         lines: dict[str, int] = {}
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             if isinstance(event, yaml.ScalarEvent) and self._tag(event) == _MERGE:
-                for mapping in self._merged(path, depth):
-                    inherited = {**mapping, **inherited}
+                self._merge(inherited, path, depth)
                 continue
             key = self._key(event, path)
             member = f"{path}.{key}" if path else key
@@ -174,13 +175,16 @@ class _Reader:
             own[key] = self._value(self._next(), member, depth + 1)
         return {**inherited, **own}
 
-    def _merged(self, path: str, depth: int) -> list[dict[str, Any]]:
+    def _merge(self, inherited: dict[str, Any], path: str, depth: int) -> None:
+        """Read what follows a ``<<``: of several mappings in it the first wins, of several ``<<`` the last."""
         event = self._next()
         value = self._value(event, f"{path}.<<", depth)
         mappings = value if isinstance(value, list) else [value]
         if not all(isinstance(mapping, dict) for mapping in mappings):
             raise YamlError(_line(event), path, "the merge key << takes a mapping, or a list of mappings")
-        return mappings
+        for mapping in reversed(mappings):
+            self._spend(len(mapping), 0, event, path)
+            inherited.update(mapping)
 
     def _key(self, event: yaml.Event, path: str) -> str:
         if not isinstance(event, yaml.ScalarEvent):
@@ -193,7 +197,7 @@ class _Reader:
         why_not = key_problem(event.value)
         if why_not:
             raise YamlError(_line(event), path, why_not)
-        self._spend(len(event.value), event, path)
+        self._spend(1, len(event.value), event, path)
         return event.value
 
     def _scalar(self, event: yaml.ScalarEvent, path: str) -> Any:
@@ -202,7 +206,7 @@ class _Reader:
         if tag not in _SCALARS:
             why = f"{value} is a value of type {kind}, which is not allowed: put it in quotes to make it text"
             raise YamlError(_line(event), path, why)
-        self._spend(len(event.value), event, path)
+        self._spend(0, len(event.value), event, path)
         if tag in _NUMBERS and ":" in event.value:
             # 12:30:45 is 45045 to YAML 1.1, which nobody means; long ones take PyYAML seconds, or overflow.
             why = f"YAML reads {value} as a number to base 60: put it in quotes to make it text"
@@ -223,10 +227,13 @@ class _Reader:
             return str(event.tag)
         return str(self._loader.resolve(yaml.ScalarNode, event.value, event.implicit))  # type: ignore[no-untyped-call]
 
-    def _spend(self, amount: int, event: yaml.Event, path: str) -> None:
-        self._expanded += amount
-        if self._expanded > MAX_EXPANDED:
-            raise YamlError(_line(event), path, f"the aliases expand to more than {MAX_EXPANDED} values and characters")
+    def _spend(self, values: int, characters: int, event: yaml.Event, path: str) -> None:
+        self._values += values
+        self._characters += characters
+        if self._values > MAX_VALUES:
+            raise YamlError(_line(event), path, f"more than {MAX_VALUES} values and names, with aliases expanded")
+        if self._characters > MAX_CHARACTERS:
+            raise YamlError(_line(event), path, f"more than {MAX_CHARACTERS} characters, with aliases expanded")
 
 
 def _check_tag(event: yaml.Event, kind: str, path: str) -> None:

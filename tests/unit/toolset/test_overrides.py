@@ -1,5 +1,6 @@
 import copy
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from dynamic_toolset.settings import ToolsetSettings
 from dynamic_toolset.toolset.holmesgpt import generate, serialize
 from dynamic_toolset.toolset.overrides import Overrides, OverridesError, apply, parse, waiting
+from dynamic_toolset.toolset.strict_yaml import MAX_BYTES
 from tests.unit.toolset.samples import RICH, RICH_SETTINGS, candidate_sets, listed, load, plain
 
 GENERATED = generate(listed(*RICH), RICH_SETTINGS)
@@ -146,6 +148,44 @@ class TestApply:
 
     def test_the_result_of_a_copy_of_the_generated_file_is_the_generated_file(self):
         assert applied(yaml.safe_dump(GENERATED)) == GENERATED
+
+
+def _filled(head, unit, tail=""):
+    """As often the same as there is room for."""
+    return head + unit * ((MAX_BYTES - len(head) - len(tail)) // len(unit)) + tail
+
+
+BIG = "a: &big {" + ", ".join(f"k{number}: 1" for number in range(9000)) + "}\ns: &s {z: 1}\n"
+
+
+class TestTime:
+    """The event loop stands still meanwhile. Each of these took 1 to 12 s once; now a tenth of the bound, or less."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            pytest.param(_filled(BIG + "b:\n  <<: *big\n", "  <<: *s\n"), id="merged into a large one"),
+            pytest.param(_filled(BIG + "b: {<<: *big, <<: [", "*s,", "*s]}\n"), id="a list merged into a large one"),
+            pytest.param(_filled(BIG + "b: {<<: [", "*big,", "*s]}\n"), id="a large one merged often"),
+            pytest.param(f"a: {{s: &s [{'{},' * 1000}]}}\nb: {{c: [{'*s,' * 900}]}}\n", id="many empty ones"),
+            pytest.param(
+                f"a: {{s: &s {'[' * 20}{']' * 20}, t: &t [{'*s,' * 99}]}}\nb: {{c: [{'*t,' * 400}]}}", id="tall"
+            ),
+            pytest.param(_filled("a: {b: [", "1,", "1]}\nzz: 5\n"), id="many small ones, and a mistake"),
+            pytest.param(f"a: {{b: {':'.join(['1'] * 100_000)}}}\n", id="an integer to base 60"),
+            pytest.param(f"a: {{b: [{'1,' * 14_000}], c: [{'{},' * 14_000}]}}\n", id="as many as are allowed"),
+        ],
+    )
+    def test_no_text_takes_long_and_none_takes_long_twice(self, text):
+        assert len(text) <= MAX_BYTES
+        before = time.thread_time()
+        applied_once = outcome(text)[1]
+        serialize(apply(GENERATED, applied_once))
+        waiting(GENERATED, applied_once)
+        between = time.thread_time()
+        outcome(text)
+        assert time.thread_time() - between < 0.05
+        assert between - before < 2
 
 
 class TestWaiting:
@@ -320,7 +360,7 @@ def outcome(text):
 
 class TestLaws:
     @given(anything)
-    @settings(max_examples=500)
+    @settings(max_examples=200)
     def test_any_text_is_applied_or_refused_with_a_reason(self, text):
         refusal, overrides = outcome(text)
         assert re.fullmatch(r"(overrides\.yaml:\d+: .{1,800})?", refusal)

@@ -31,6 +31,8 @@ def test_nothing_is_none(text):
         "a: &x {b: 1}\nc: *x\nd: [*x, *x]\ne: &y text\nf: *y",
         "base: &x {b: 1, c: 2}\nother: &y {b: 3, d: 4}\nm: {<<: *x, b: 5}\nn: {<<: [*x, *y], e: 1}",
         "o: {e: 1, <<: {e: 2}}",
+        "p: {<<: {a: 1, b: 1}, <<: [{a: 2}, {a: 3, c: 3}, {c: 4, d: 4}], <<: {e: 5}, e: 6}",
+        "x: &x {a: 1}\nq: {<<: [&y {a: 2, <<: *x, b: {<<: *x}}, *x], <<: *y}",
         "{}",
         "[]",
         "plain text",
@@ -114,8 +116,15 @@ def test_aliases_cannot_nest_without_end():
 @pytest.mark.parametrize("leaf", ["x", "y" * 10_000])
 def test_an_alias_bomb_is_refused_at_once(leaf):
     levels = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))
-    with pytest.raises(YamlError, match="the aliases expand to more than 1000000 values and characters"):
+    with pytest.raises(
+        YamlError, match=r"more than (30000 values and names|1000000 characters), with aliases expanded"
+    ):
         read(f"a0: &a0 {leaf}\n{levels}")
+
+
+def test_what_stands_there_counts_as_what_an_alias_stands_for():
+    with pytest.raises(YamlError, match="more than 30000 values and names"):
+        read(f"a: [{'1,' * 30_000}]")
 
 
 def test_a_surrogate_that_was_escaped_is_refused():
