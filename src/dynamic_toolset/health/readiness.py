@@ -254,11 +254,8 @@ class Readiness:
         if len(addresses) > MAX_ADDRESSES or len(ports) > MAX_PORTS:
             return f"its EndpointSlice has more than {MAX_ADDRESSES} addresses or {MAX_PORTS} ports"
         for address in sorted(addresses):
-            if not self._guard.refusal(address):
-                continue  # whatever the port
-            for port in sorted(ports, key=lambda port: port or 0):
-                if refusal := self._guard.refusal(address, port):
-                    return f"its EndpointSlice has a refused address: {refusal}"
+            if refusal := self._guard.refusal_at_any(address, ports):
+                return f"its EndpointSlice has a refused address: {refusal}"
         return None
 
     def _take_over(
