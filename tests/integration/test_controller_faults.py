@@ -262,6 +262,22 @@ async def test_after_a_leader_that_vanished_the_next_one_writes_a_fence(cluster:
     assert cluster.listed == {"a"}
 
 
+async def test_where_there_is_no_lease_the_first_write_is_a_fence_and_there_is_no_other(
+    cluster: Cluster, start: Start
+) -> None:
+    """It may have been deleted while somebody held it, and has a write on its way."""
+    await cluster.add("a")
+    first = await published(start, cluster, {"a"}, leaderElection=QUICK_LEASE)
+    assert cluster.config_map["metadata"]["annotations"]["kubernaut.io/taken-over-by"] == holder(cluster)
+    await first.stop()
+    await cluster.sandbox.delete("Lease", *TARGET)
+    second = await start(leaderElection=QUICK_LEASE)
+    await until(lambda: second.reports and second.reports[-1].published and len(cluster.writes) == 2)
+    assert cluster.config_map["metadata"]["annotations"]["kubernaut.io/taken-over-by"] == holder(cluster)
+    await asyncio.sleep(0.5)
+    assert [write.listed for write in cluster.writes] == [{"a"}, {"a"}]
+
+
 async def test_a_write_under_way_is_finished_before_the_end(cluster: Cluster, start: Start) -> None:
     await cluster.add("a")
     subject = await published(start, cluster, {"a"})

@@ -166,10 +166,11 @@ class Elector:
 
     @property
     def unclean(self) -> bool:
-        """Whether we came to lead because another one's lease ran out, instead of being given back.
+        """Whether we came to lead because another one's lease ran out, or was not there, instead of being given back.
 
         That one need not be dead: it may have been paused, or be cut off, with a write on its way that can land any
-        time from now on. Such a write must be fenced off by who relies on writing alone.
+        time from now on. Such a write must be fenced off by who relies on writing alone. Who held a Lease that was
+        deleted may even take itself for the leader yet, until it is told, or renews: about the retry period.
         """
         return self._unclean
 
@@ -346,7 +347,8 @@ class Elector:
         started = self._clock()
         if not (self.is_leader() if present is None else self._is_ours(present)):
             # Now, not with the answer: without one we may find out later that the lease is ours.
-            self._unclean = not self._given_back
+            # Where there is no Lease it may have been deleted, and whoever held it does not know yet.
+            self._unclean = not self._given_back or present is None
         record = self._record(present)
         written = await (self._create(record) if present is None else self._patch(present, record))
         if self._retired:
