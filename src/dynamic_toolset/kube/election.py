@@ -266,7 +266,9 @@ class Elector:
         """Return the seconds to wait after a failure."""
         pause = min(backoff(self._consecutive_failures, self._random()), self._retry_period)
         if isinstance(error, ApiError) and error.retry_after is not None:
-            pause = max(pause, min(error.retry_after, self._lease_duration))
+            # An API that asks for time answers: a leader tries again, at ever shorter intervals, before its time is up.
+            longest = self.remaining() / 2 if self.is_leader() else self._lease_duration
+            pause = max(pause, min(error.retry_after, longest))
         return pause
 
     async def _acquire_or_renew(self) -> None:

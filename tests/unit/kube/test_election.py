@@ -750,6 +750,19 @@ async def test_a_server_that_asks_for_time_gets_it() -> None:
 
 
 @virtual_time
+async def test_a_leader_that_is_asked_for_more_time_than_it_has_tries_again_before_it_is_over() -> None:
+    api = LeaseApi()
+    async with electing(api, "a") as [a]:
+        a.link.error = TooManyRequests(429, "TooManyRequests", "later", retry_after=15)
+        await asyncio.sleep(8)
+        since = now() - 8
+        assert 2 <= len(api.sent("a", since)) <= 6
+        a.link.heal()
+        await asyncio.sleep(10)
+        assert a.told == [(0.0, True)]
+
+
+@virtual_time
 async def test_an_answer_that_was_lost_may_have_made_us_leader() -> None:
     api = LeaseApi()
     async with electing(api, "a"):
