@@ -19,6 +19,10 @@ from dynamic_toolset.kube import selectors
 YamlLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Safe loading, with libyaml where it is there: ten times faster."""
 
+MISFITS = (ValueError, LookupError, AttributeError, ArithmeticError)
+"""What PyYAML raises, beside its own errors, for a value that does not fit its tag: ``!!int abc``, ``!!bool abc``,
+``2001-99-99``, a long ``1:1:1.5``."""
+
 DnsLabel = Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 DnsName = Annotated[
     str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
@@ -256,13 +260,16 @@ def _readable(message: str) -> str:
 def _read(file: Path) -> dict[str, Any]:
     try:
         data = file.read_bytes()
-        if len(data) > _MAX_FILE_BYTES:
-            raise SettingsError(f"{file}: {len(data)} bytes; settings hold at most {_MAX_FILE_BYTES}")
-        content = yaml.load(data, YamlLoader)  # noqa: S506 - a safe loader
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from None
+    if len(data) > _MAX_FILE_BYTES:
+        raise SettingsError(f"{file}: {len(data)} bytes; settings hold at most {_MAX_FILE_BYTES}")
+    try:
+        content = yaml.load(data, YamlLoader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise SettingsError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    except MISFITS as error:
+        raise SettingsError(f"{file}: a value does not fit its type: {error}; put it in quotes") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -293,7 +300,7 @@ def _value(text: str, hint: Any) -> Any:
         return text
     try:
         value = yaml.load(text, YamlLoader)  # noqa: S506 - a safe loader
-    except yaml.YAMLError:
+    except (yaml.YAMLError, *MISFITS):
         value = text
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 

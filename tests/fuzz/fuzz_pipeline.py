@@ -1,11 +1,12 @@
 """From what the API sends to what the agent reads: one input of the fuzzer through all pure stages.
 
-An input is JSON: ``{"settings": 2, "services": [{"metadata": ..., "spec": ...}, ...]}``, so that a finding can be read,
-and tried with ``dynamic-toolset explain``. What is no such thing is passed over.
+An input is JSON: ``{"settings": 2, "overrides": "...", "services": [{"metadata": ..., "spec": ...}, ...]}``, so that a
+finding can be read, and tried with ``dynamic-toolset explain``. What is no such thing is passed over.
 """
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from dynamic_toolset.model import Decision, DiscoveredService, Health, Outcome, 
 from dynamic_toolset.settings import AllowedTypes, ForeignEndpoints, Namespaces, Policy, Settings, YamlLoader
 from dynamic_toolset.toolset import generic, holmesgpt
 from dynamic_toolset.toolset.documents import render
+from dynamic_toolset.toolset.overrides import OverridesError
 from dynamic_toolset.toolset.safety import refusal
 from tests.unit.discovery.absurd import INJECTIONS
 from tests.unit.discovery.building import PREFIX, is_plain
@@ -52,6 +54,7 @@ class Input(Struct):
 
     services: list[Service]
     settings: int = 0
+    overrides: str | None = None
 
 
 @cache
@@ -74,8 +77,8 @@ def check(data: bytes) -> None:
     last = {service.metadata.key: service for service in given.services}
     assert detector.discover(reversed(last.values())) == decisions, "the order matters"
     _check_changes(last, detector, decisions)
-    if any(decision.candidate for decision in decisions.values()):
-        _check_documents(decisions, settings)
+    if given.overrides is not None or any(decision.candidate for decision in decisions.values()):
+        _check_documents(decisions, settings, given.overrides)
 
 
 def _check_changes(
@@ -104,7 +107,7 @@ def _check_decision(decision: Decision) -> None:
     assert decision.candidate is None or refusal(decision.candidate) is None, refusal(decision.candidate)
 
 
-def _check_documents(decisions: dict[ServiceKey, Decision], settings: Settings) -> None:
+def _check_documents(decisions: dict[ServiceKey, Decision], settings: Settings, changes: str | None) -> None:
     services = [
         DiscoveredService(one.candidate, Health(Verdict.HEALTHY, "ok"), listed=True)
         for one in decisions.values()
@@ -117,6 +120,15 @@ def _check_documents(decisions: dict[ServiceKey, Decision], settings: Settings) 
     load(texts[holmesgpt.KEY])
     assert len(json.loads(texts[generic.KEY])["tools"]) == len(services)
     assert len(generic.published(texts[generic.KEY])) == len(services)
+    if changes is not None:
+        refusal = ""
+        try:
+            rendered = render(services, settings, changes)
+        except OverridesError as error:
+            refusal = str(error)
+        assert re.fullmatch(r"(overrides\.yaml:\d+: .{1,800})?", refusal), refusal
+        assert refusal.isprintable(), refusal
+        load(next(document.text for document in rendered.documents if document.key == holmesgpt.KEY))
 
 
 # --- Where it begins, and how it goes on ----------------------------------------------------------------------------
@@ -138,8 +150,61 @@ def seeds() -> tuple[bytes, ...]:
         found.append({"settings": 0, "services": [{"metadata": metadata, "spec": spec}]})
         alias = spec | {"type": "ExternalName", "externalName": "x.example.com"}
         found.append({"settings": 1, "services": [{"metadata": metadata, "spec": alias}]})
+    metadata = {"name": "api", "namespace": "a", "annotations": {f"{PREFIX}-type": "custom"}}
+    custom = {"metadata": metadata, "spec": {"selector": {"app": "x"}, "ports": [{"port": 8080}]}}
+    found += [{"settings": 0, "overrides": text, "services": [custom]} for text in OVERRIDES]
     return tuple(json.dumps(one).encode() for one in found)
 
+
+OVERRIDES = [
+    "toolsets:\n  custom-a-api:\n    llm_instructions: |\n      GET x\n    config: &c {timeout_seconds: 3, x: [1]}\n",
+    "custom-a-api: {config: {<<: [{a: 1}, {b: ~}], instances: [{name: a.api, api_url: 'http://x'}]}, enabled: false}\n",
+    "mcp_servers:\n  mine: {type: mcp, config: {url: 'https://x/{{ env.X }}', mode: sse}}\ntoolsets: {bash: null}\n",
+    "a: &a {b: 0x1F, c: 1.5e+3, d: \"\\u0041\"}\nb: *a\nc: !!map {d: !!int '3'}\n",
+]
+"""Texts for the mutations to begin with: every way to write something that YAML has and people use."""
+
+WORDS_OF_OVERRIDES = [
+    *("toolsets", "mcp_servers", "enabled", "config", "instances", "name", "id", "type", "url", "mode", "custom-a-api"),
+    *(
+        ": ",
+        "\n",
+        "\n  ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ", ",
+        "'",
+        '"',
+        "|\n",
+        ">\n",
+        "---\n",
+        "#",
+        "&a ",
+        "*a",
+        "<<: ",
+        "? ",
+    ),
+    *("!!int ", "!!float ", "!!bool ", "!!null ", "!!str ", "!!timestamp ", "!!set ", "!!binary ", "!!merge ", "!x "),
+    *(
+        ":1" * 90,
+        ":1" * 90 + ".5",
+        "9" * 400,
+        "1e999",
+        ".inf",
+        ".nan",
+        "0b",
+        "0x",
+        "_",
+        "1:30",
+        "2001-99-99",
+        "~",
+        "null",
+    ),
+    *("\\ud800", "\\0", "\ud800", "\x85", "\u2028", "\ufeff", "\0", "\t", "on", "true", "=", "", "%YAML 9.9\n"),
+]
 
 WORDS_OF_ANNOTATIONS = [
     *((PREFIX, value) for value in ("enabled", "disabled", "maybe")),
@@ -201,14 +266,30 @@ def mutated(data: bytes, seed: int, most: int, mutate_text: Callable[[bytes, int
     choice = random.Random(seed)
     try:
         value = json.loads(data)
-        services = value["services"]
-    except (ValueError, LookupError, TypeError):
+        services, overrides = value["services"], value.get("overrides")
+    except (ValueError, LookupError, TypeError, AttributeError):
         return choice.choice(seeds())
     for _ in range(choice.randint(1, 4)):
-        services = _with_a_change(services, choice, mutate_text)
+        if isinstance(overrides, str) and choice.randrange(4):
+            overrides = _other_text(overrides, choice, mutate_text)
+        else:
+            services = _with_a_change(services, choice, mutate_text)
     settings = choice.randrange(len(SETTINGS)) if not choice.randrange(4) else value.get("settings")
-    changed = json.dumps({"settings": settings, "services": services}).encode()
+    changed = json.dumps({"settings": settings, "overrides": overrides, "services": services}).encode()
     return changed if len(changed) <= most else data
+
+
+def _other_text(text: str, choice: random.Random, mutate_text: Callable[[bytes, int], bytes]) -> str:
+    """Change overrides: put something in, take something out, double something, or let the fuzzer change characters."""
+    start, end = sorted(choice.randint(0, len(text)) for _ in range(2))
+    match choice.randrange(6):
+        case 0 | 1 | 2:
+            return text[:start] + choice.choice(WORDS_OF_OVERRIDES) + text[start:]
+        case 3:
+            return text[:start] + text[end:]
+        case 4:
+            return text[:end] + text[start:]
+    return mutate_text(text.encode("utf-8", "surrogatepass"), 2 * len(text) + 8).decode("utf-8", "replace")
 
 
 def _with_a_change(value: Any, choice: random.Random, mutate_text: Callable[[bytes, int], bytes]) -> Any:

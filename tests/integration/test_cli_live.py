@@ -9,14 +9,16 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
 
 from dynamic_toolset.cli import main
 from dynamic_toolset.kube.objects import ObjectKey
-from dynamic_toolset.sandbox import Sandbox
-from dynamic_toolset.sandbox.resources import SERVICES
+from dynamic_toolset.sandbox import Sandbox, status
+from dynamic_toolset.sandbox.resources import ENDPOINT_SLICES, SERVICES
 from dynamic_toolset.sandbox.scenario import FIRST_LISTED, Scenario
 from tests.command import Ended
 from tests.documentation import README, commands, shows
@@ -236,6 +238,28 @@ async def test_a_context_that_is_not_there(command: Command, arguments: tuple[st
     assert ended.status == 1
     assert ended.err.startswith("error: the kubeconfig ")
     assert "typo" in ended.err
+
+
+@pytest.mark.parametrize("arguments", [("discover", "-o", "json"), ("explain", "monitoring/grafana", "-o", "json")])
+async def test_without_the_permission_to_read_slices_nobody_is_asked_and_the_reason_is_told(
+    sandbox: Sandbox, scenario: Scenario, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    read = sandbox._api._list
+
+    async def refused(request: web.Request, wanted: Any) -> web.StreamResponse:
+        if wanted.resource is ENDPOINT_SLICES:
+            raise status.forbidden(ENDPOINT_SLICES, "", "not allowed")
+        return await read(request, wanted)
+
+    monkeypatch.setattr(sandbox._api, "_list", refused)
+    ended = await command(*arguments)
+    assert ended.status == 0
+    assert ended.err.startswith("warning: EndpointSlices cannot be read: 403 Forbidden: ")
+    assert "permission to list and watch endpointslices" in ended.err
+    shown = next(row for row in ended.json["services"] if (row["namespace"], row["name"]) == ("monitoring", "grafana"))
+    assert (shown["health"], shown["listed"]) == ("unknown", False)
+    assert "its EndpointSlices have not been read yet" in {shown["reason"], shown.get("healthReason")}
+    assert all(backend.requests.total() == 0 for backend in scenario.backends.values())
 
 
 # --- run and demo: processes of their own ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from dynamic_toolset.controller import controller
 from dynamic_toolset.controller.pacer import Alarm, Pacer
 from dynamic_toolset.health.probe import Probe
 from dynamic_toolset.model import Verdict
@@ -15,6 +16,7 @@ from dynamic_toolset.publication.configmap import MAX_BYTES
 from dynamic_toolset.sandbox import status
 from dynamic_toolset.sandbox.reading import Watch
 from dynamic_toolset.sandbox.resources import CONFIG_MAPS
+from dynamic_toolset.toolset import overrides
 from tests.integration.sandboxed import (
     NAMESPACE,
     TARGET,
@@ -183,6 +185,55 @@ async def test_with_broken_overrides_everything_stays_until_they_are_mended(clus
     await until(lambda: cluster.listed == {"b"})
     assert "internet" in cluster.data["custom_toolset.yaml"]
     await until(lambda: not subject.problems)
+
+
+async def test_a_number_that_overflows_in_the_overrides_is_named(cluster: Cluster, start: Start) -> None:
+    await cluster.add("a")
+    subject = await first_published(start, cluster, {"a"})
+    await cluster.edit({"overrides.yaml": f"internet: {{x: {':'.join(['1'] * 180)}.5}}\n"})
+    await until(lambda: "base 60" in subject.problems.get("OverridesInvalid", ""))
+    await cluster.add("b")
+    await until(lambda: subject.found("b"))
+    assert not subject.task.done()
+
+
+async def test_an_error_of_ours_that_only_the_overrides_bring_about_is_a_problem_and_not_the_end(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.add("a")
+    subject = await first_published(start, cluster, {"a"})
+    good, apply, logged = cluster.documents, overrides.apply, []
+
+    def broken(generated: dict[str, Any], changes: overrides.Overrides) -> dict[str, Any]:
+        if changes.entries:
+            raise OverflowError("int too large")
+        return apply(generated, changes)
+
+    monkeypatch.setattr(overrides, "apply", broken)
+    monkeypatch.setattr(controller.log, "exception", logged.append)
+    await cluster.edit({"overrides.yaml": "internet: {enabled: true}\n"})
+    await until(lambda: "(OverflowError)" in subject.problems.get("OverridesInvalid", ""))
+    await cluster.add("b")
+    await until(lambda: subject.found("b"))
+    assert cluster.documents == good
+    assert logged == ["overrides_unusable"]
+    await cluster.edit({"overrides.yaml": None})
+    await until(lambda: cluster.listed == {"a", "b"} and not subject.problems)
+
+
+async def test_an_error_of_ours_that_the_overrides_do_not_bring_about_ends_the_service(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> dict[str, Any]:
+        raise OverflowError("int too large")
+
+    await cluster.add("a")
+    await cluster.edit({"overrides.yaml": "internet: {enabled: true}\n"})
+    monkeypatch.setattr(overrides, "apply", broken)
+    subject = await start()
+    await asyncio.wait([subject.task], timeout=10)
+    with pytest.raises(ExceptionGroup, match="unhandled errors"):
+        await subject.stop()
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -10,7 +10,7 @@ from aiohttp import web
 from dynamic_toolset.controller.controller import RELEASE
 from dynamic_toolset.model import ServiceKey, Verdict
 from dynamic_toolset.sandbox import status
-from dynamic_toolset.sandbox.resources import LEASES, SERVICES
+from dynamic_toolset.sandbox.resources import ENDPOINT_SLICES, LEASES, SERVICES
 from tests.integration.sandboxed import NAMESPACE, TARGET, Answer, Cluster, Subject, until
 
 Start = Callable[..., Awaitable[Subject]]
@@ -151,6 +151,63 @@ async def test_a_service_whose_endpoints_lead_astray_is_taken_out_at_once(cluste
     assert "100.100.100.200" in subject.found("a").health.reason
 
 
+def delay_slices(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, seconds: float | None) -> None:
+    """Let every list of slices take so long from now on; None: refuse it."""
+    read = cluster.sandbox._api._list
+
+    async def slow(request: web.Request, wanted: Any) -> web.StreamResponse:
+        if wanted.resource is ENDPOINT_SLICES:
+            if seconds is None:
+                raise status.forbidden(ENDPOINT_SLICES, "", "not allowed")
+            await asyncio.sleep(seconds)
+        return await read(request, wanted)
+
+    monkeypatch.setattr(cluster.sandbox._api, "_list", slow)
+
+
+@pytest.mark.parametrize("delay", [0.7, 3.0])
+async def test_who_leads_astray_is_neither_asked_nor_published_while_the_slices_are_late(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    good = await cluster.add("good")
+    subject = await published(start, cluster, {"good"})
+    delay_slices(cluster, monkeypatch, delay)
+    await cluster.sandbox.put(endpoint_slice("bad", ready=True, address="100.100.100.200"))
+    bad, late = await cluster.add("bad"), await cluster.add("late")
+    await until(lambda: subject.found("bad") and "not been read" in subject.found("bad").health.reason)
+    asked = good.requests.total()
+    await until(lambda: cluster.listed == {"good", "late"}, within=2 * delay + 2)  # as soon as they are there
+    assert late.requests.total()
+    assert good.requests.total() > asked  # who was known before is asked all the while
+    await until(lambda: "100.100.100.200" in subject.found("bad").health.reason)
+    assert bad.requests.total() == 0
+    assert not any("bad" in write.listed for write in cluster.writes)
+
+
+async def test_while_slices_cannot_be_read_newcomers_wait_and_what_was_published_stays_unasked(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await cluster.add("old")
+    first = await published(start, cluster, {"old"})
+    await first.stop()
+    delay_slices(cluster, monkeypatch, None)
+    await cluster.sandbox.put(endpoint_slice("bad", ready=True, address="100.100.100.200"))
+    newcomers = [await cluster.add("bad"), await cluster.add("new")]
+    asked = old.requests.total()
+    subject = await start()
+    await until(lambda: "EndpointSlicesUnreadable" in subject.problems)
+    assert "permission to list and watch endpointslices" in subject.problems["EndpointSlicesUnreadable"]
+    old.healthy = False
+    await asyncio.sleep(1)
+    assert cluster.listed == {"old"}
+    assert len(cluster.writes) == 1
+    assert old.requests.total() == asked
+    assert [backend.requests.total() for backend in newcomers] == [0, 0]
+    monkeypatch.undo()
+    await until(lambda: cluster.listed == {"new"} and not subject.problems, within=40)
+    assert newcomers[0].requests.total() == 0
+
+
 # --- Namespaces by label ---------------------------------------------------------------------------------------------
 
 
@@ -203,6 +260,22 @@ async def test_after_a_leader_that_vanished_the_next_one_writes_a_fence(cluster:
     changed = await until(lambda: (now := cluster.config_map)["metadata"]["resourceVersion"] != before and now)
     assert changed["metadata"]["annotations"]["kubernaut.io/taken-over-by"] == holder(cluster)
     assert cluster.listed == {"a"}
+
+
+async def test_where_there_is_no_lease_the_first_write_is_a_fence_and_there_is_no_other(
+    cluster: Cluster, start: Start
+) -> None:
+    """It may have been deleted while somebody held it, and has a write on its way."""
+    await cluster.add("a")
+    first = await published(start, cluster, {"a"}, leaderElection=QUICK_LEASE)
+    assert cluster.config_map["metadata"]["annotations"]["kubernaut.io/taken-over-by"] == holder(cluster)
+    await first.stop()
+    await cluster.sandbox.delete("Lease", *TARGET)
+    second = await start(leaderElection=QUICK_LEASE)
+    await until(lambda: second.reports and second.reports[-1].published and len(cluster.writes) == 2)
+    assert cluster.config_map["metadata"]["annotations"]["kubernaut.io/taken-over-by"] == holder(cluster)
+    await asyncio.sleep(0.5)
+    assert [write.listed for write in cluster.writes] == [{"a"}, {"a"}]
 
 
 async def test_a_write_under_way_is_finished_before_the_end(cluster: Cluster, start: Start) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from dynamic_toolset.health import readiness as module
 from dynamic_toolset.health.guard import Guard
-from dynamic_toolset.health.readiness import NOT_READY, Readiness
+from dynamic_toolset.health.readiness import NOT_READ, NOT_READY, Readiness
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.model import Candidate, ServiceKey
@@ -319,7 +319,7 @@ async def test_the_address_of_the_service_of_the_api_server_is_its_own_too(api):
     async with watching(api, "loki", guard=Guard(["127.0.0.0/8"])) as watcher:
         await until(lambda: watcher.refused("loki"))
         assert watcher.readiness.known(candidate(address="127.0.0.1", port=443)).refused
-        assert watcher.readiness.known(candidate(address="127.0.0.1", port=80)) is None
+        assert watcher.readiness.known(candidate(address="127.0.0.1", port=80)) is NOT_READ
 
 
 async def test_who_leads_to_the_api_server_is_found_out_when_it_moves(api):
@@ -340,7 +340,7 @@ async def test_everybody_is_told_when_the_api_server_is_found_elsewhere(api):
     async with watching(api, "loki", "tempo") as watcher:
         watcher.take_told()
         await api.put(API_SLICE)
-        await until(lambda: watcher.readiness.known(candidate(address="10.9.0.1", port=6443)))
+        await until(lambda: watcher.readiness.known(candidate(address="10.9.0.1", port=6443)).refused)
         assert watcher.take_told() == {key("loki"), key("tempo")}
         # The same place once more is no news.
         asked = len(api.selectors)
@@ -355,7 +355,7 @@ async def test_an_api_server_in_a_hundred_places_is_not_believed(api):
     many = [f"10.9.0.{number}" for number in range(101)]
     await api.put(endpoint_slice("kubernetes", *many, ports=(6443,), name="kubernetes"))
     async with watching(api) as watcher:
-        assert watcher.readiness.known(candidate(address="10.9.0.1", port=6443)) is None
+        assert watcher.readiness.known(candidate(address="10.9.0.1", port=6443)) is NOT_READ
 
 
 async def test_a_slice_of_that_name_elsewhere_says_nothing_of_the_api_server(api):
@@ -412,7 +412,7 @@ async def test_what_was_known_stays_in_force_until_the_new_list_is_there(api):
         watcher.readiness.update([key("loki"), key("tempo")])
         await until(lambda: "tempo" in api.selectors[-1])
         assert not await watcher.readiness.settled(0.05)
-        assert (watcher.known("loki"), watcher.known("tempo")) == (NOT_READY.reason, None)
+        assert (watcher.known("loki"), watcher.known("tempo")) == (NOT_READY.reason, NOT_READ.reason)
         await api.put(endpoint_slice("loki", "10.1.0.1"))
         await until(lambda: watcher.known("loki") is None)
         watcher.take_told()
@@ -429,7 +429,7 @@ async def test_what_was_known_stays_in_force_until_the_new_list_is_there(api):
 async def test_a_list_that_never_comes_makes_room_for_one_that_is_wanted_now(api, monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE", 0.05)
     api.open.clear()
-    async with watching(api, "loki") as watcher:
+    async with watching(api) as watcher:
         await until(lambda: api.selectors)
         await asyncio.sleep(0.2)
         assert len(api.selectors) == 1  # nothing else is wanted
@@ -441,6 +441,45 @@ async def test_a_list_that_never_comes_makes_room_for_one_that_is_wanted_now(api
         api.open.set()
         assert await watcher.readiness.settled(10)
         assert len(api.selectors) == 2
+
+
+@pytest.mark.parametrize("bad", [True, False])
+async def test_a_newcomer_is_not_to_be_asked_until_its_slices_are_there_and_then_it_is_told_of(api, bad):
+    await api.put(endpoint_slice("loki", "10.1.0.1"), endpoint_slice("tempo", METADATA if bad else "10.1.0.2"))
+    async with watching(api, "loki") as watcher:
+        api.open.clear()
+        watcher.readiness.update([key("loki"), key("tempo"), key("tempo", "other")])
+        await until(lambda: "tempo" in api.selectors[-1])
+        watcher.take_told()
+        assert watcher.readiness.known(a("tempo")) is NOT_READ
+        assert watcher.readiness.known(a("tempo", "other")) is NOT_READ
+        assert watcher.known("loki") is None  # what is known of others is not forgotten
+        api.open.set()
+        assert await watcher.readiness.settled(10)
+        assert watcher.refused("tempo") == bad
+        assert watcher.known("tempo", "other") is None  # it has none
+        assert watcher.take_told() == {key("tempo"), key("tempo", "other")}
+
+
+async def test_a_candidate_that_left_and_came_back_is_a_newcomer(api):
+    async with watching(api, "loki", "tempo") as watcher:
+        watcher.readiness.update([key("loki")])
+        assert await watcher.readiness.settled(10)
+        api.open.clear()
+        watcher.readiness.update([key("loki"), key("tempo")])
+        await until(lambda: "tempo" in api.selectors[-1])
+        assert watcher.known("tempo") == NOT_READ.reason
+        api.open.set()
+        assert await watcher.readiness.settled(10)
+        assert watcher.known("tempo") is None
+
+
+async def test_where_the_api_server_is_is_asked_before_anything_else(api):
+    await api.put(API_SLICE, endpoint_slice("loki", "10.9.0.1", ports=(6443,)))
+    async with watching(api, "loki") as watcher:
+        assert api.selectors[0] == "kubernetes.io/service-name in (kubernetes)"
+        assert watcher.refused("loki")
+    assert len(api.selectors) == 2
 
 
 async def test_it_is_settled_when_the_slices_of_the_latest_candidates_are_there(api):
@@ -461,14 +500,14 @@ async def test_of_too_many_candidates_all_slices_are_watched_and_only_theirs_are
     async with watching(api, *names) as watcher:
         assert api.selectors[-1] == ""
         assert watcher.known(names[0]) == NOT_READY.reason
-        assert watcher.known("somebody-elses") is None
+        assert watcher.known("somebody-elses") == NOT_READ.reason
         assert {one.name for one in watcher.readiness._by_service} == {names[0]}
         await api.put(endpoint_slice(names[1]))
         await until(lambda: watcher.known(names[1]))
         watcher.readiness.update([key(names[0])])
         assert await watcher.readiness.settled(10)
         assert api.selectors[-1] != ""
-        assert (watcher.known(names[0]), watcher.known(names[1])) == (NOT_READY.reason, None)
+        assert (watcher.known(names[0]), watcher.known(names[1])) == (NOT_READY.reason, NOT_READ.reason)
 
 
 # --- What goes wrong ------------------------------------------------------------------------------------------------
@@ -478,18 +517,19 @@ def no_rights() -> StatusError:
     return StatusError(403, "Forbidden", 'endpointslices.discovery.k8s.io is forbidden: User "x" cannot list resource')
 
 
-async def test_slices_that_cannot_be_read_are_a_problem_and_say_nothing(api):
+async def test_while_slices_cannot_be_read_nobody_is_to_be_asked_and_the_problem_says_what_it_takes(api):
     api.refuse = no_rights()
     await api.put(endpoint_slice("loki"))
     async with watching(api, "loki") as watcher:
         problem = await until(lambda: watcher.readiness.problem)
         assert problem.startswith("EndpointSlices cannot be read: 403 Forbidden: ")
-        assert watcher.known("loki") is None
+        assert "permission to list and watch endpointslices (discovery.k8s.io) in all namespaces" in problem
+        assert watcher.readiness.known(a("loki")) is NOT_READ
         assert len(api.selectors) < 10  # no busy loop
         # What needs no slice is known all the same.
         assert watcher.readiness.known(candidate(address=METADATA)).refused
         api.refuse = None
-        await until(lambda: watcher.known("loki") and watcher.readiness.problem is None)
+        await until(lambda: watcher.known("loki") == NOT_READY.reason and watcher.readiness.problem is None)
 
 
 async def test_what_was_known_stays_when_the_right_is_lost_while_the_candidates_change(api):
@@ -499,7 +539,22 @@ async def test_what_was_known_stays_when_the_right_is_lost_while_the_candidates_
         watcher.readiness.update([key("loki"), key("tempo")])
         await until(lambda: watcher.readiness.problem)
         assert watcher.refused("loki")
-        assert watcher.known("tempo") is None
+        assert watcher.known("tempo") == NOT_READ.reason
+
+
+async def test_a_watch_that_cannot_be_had_leaves_what_was_seen_in_force(api, monkeypatch):
+    await api.put(endpoint_slice("loki"))
+    async with watching(api, "loki") as watcher:
+        broken = api.sandbox._api
+
+        async def refuse(*_: Any) -> web.StreamResponse:
+            raise no_rights()
+
+        monkeypatch.setattr(broken, "_watch", refuse)
+        watcher.readiness.update([key("loki"), key("tempo")])
+        problem = await until(lambda: watcher.readiness.problem)
+        assert problem.startswith("EndpointSlices cannot be followed: 403 Forbidden: ")
+        assert (watcher.known("loki"), watcher.known("tempo")) == (NOT_READY.reason, None)
 
 
 async def test_a_slice_that_cannot_be_decoded_is_named(api):
@@ -522,4 +577,4 @@ async def test_who_is_no_candidate_any_more_is_not_told_of(api):
         assert watcher.take_told() == set()
         api.open.set()
         assert await watcher.readiness.settled(10)
-        assert watcher.known("loki") is None
+        assert watcher.known("loki") == NOT_READ.reason

@@ -76,6 +76,10 @@ def test_the_base_toolsets_are_replaced_not_mixed(tmp_path: Path) -> None:
         ("leaderElection: {retryPeriod: 9s}", "longer than 1.2 times retryPeriod; they are 15s, 10s and 9s"),
         ("- a", "a mapping of settings is expected, not a list"),
         ("a: [", "not YAML"),
+        ("a: 2001-99-99", "settings.yaml: a value does not fit its type: month must be in 1..12; put it in quotes"),
+        ("a: !!bool x", "settings.yaml: a value does not fit its type: 'x'"),
+        ("a: !!timestamp x", "settings.yaml: a value does not fit its type"),
+        ("a: " + ":".join(["1"] * 180) + ".5", "settings.yaml: a value does not fit its type: int too large to conv"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, content: str, message: str) -> None:
@@ -105,6 +109,8 @@ def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
         ({}, ["noSuch=1"], "write SETTING=VALUE"),
         ({}, ["clusterDomain"], "write SETTING=VALUE"),
         ({}, ["namespaces.include=[a"], "namespaces.include"),
+        ({}, ["namespaces.include=2001-99-99,[a"], "namespaces.include"),
+        ({}, ["namespaces.include=" + ":".join(["1"] * 180) + ".5"], "namespaces.include"),
     ],
 )
 def test_a_misspelt_setting_is_refused(environ: dict[str, str], assignments: list[str], message: str) -> None:

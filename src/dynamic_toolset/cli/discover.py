@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from dynamic_toolset.cli.describe import facts
+from dynamic_toolset.cli.failures import printable
 from dynamic_toolset.cli.setup import prepare
 from dynamic_toolset.cli.survey import Survey, survey
 from dynamic_toolset.kube.connection import discover
@@ -29,6 +30,8 @@ def run(
     found = asyncio.run(survey(connection, setup))
     for skipped in found.skipped:
         print(f"warning: Service {skipped.key or '(unnamed)'} cannot be read: {skipped.error}", file=sys.stderr)
+    if found.problem:
+        print(f"warning: {printable(found.problem)}", file=sys.stderr)
     rows = [
         _row(key, decision, found, setup.settings)
         for key, decision in sorted(found.decisions.items())

@@ -49,6 +49,8 @@ def run_live(
         why = f"cannot be read: {unreadable}" if unreadable else f"does not exist in {connection.server}"
         print(f"error: Service {key} {why}", file=sys.stderr)
         sys.exit(1)
+    if found.problem and decision.candidate:
+        print(f"warning: {printable(found.problem)}", file=sys.stderr)
     health = found.health_of(key) if decision.candidate else None
     listed = found.is_listed(key, setup.settings)
     if output == "json":

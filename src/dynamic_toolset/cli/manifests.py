@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from dynamic_toolset.kube.objects import Namespace, ObjectKey, Service
-from dynamic_toolset.settings import YamlLoader
+from dynamic_toolset.settings import MISFITS, YamlLoader
 
 MAX_DEPTH = 100
 """How deep YAML may be nested: libyaml's composer recurses, and takes the process with it when the stack is full."""
@@ -178,7 +178,7 @@ def _yaml(shown: str, text: str) -> list[Any]:
         raise ManifestError(f"{shown}: not YAML: {' '.join(str(error).split())}") from None
     except ManifestError:
         raise
-    except (ValueError, LookupError, AttributeError) as error:  # what PyYAML raises for "!!int abc" and its like
+    except MISFITS as error:
         raise ManifestError(f"{shown}: a value does not fit its tag: {error}") from None
 
 

@@ -1,6 +1,7 @@
 """One look at a cluster, for the commands that end: list, detect, check."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 from msgspec import Struct
@@ -15,20 +16,24 @@ from dynamic_toolset.kube.client import NAMESPACES, SERVICES, Client, ObjectList
 from dynamic_toolset.kube.connection import Connection
 from dynamic_toolset.kube.errors import Forbidden
 from dynamic_toolset.kube.objects import Namespace, Service
-from dynamic_toolset.model import UNCHECKED, Candidate, Decision, Health, Outcome, ServiceKey
+from dynamic_toolset.model import UNCHECKED, Candidate, Decision, Health, Outcome, ServiceKey, Verdict
 from dynamic_toolset.settings import Settings, seconds
 from dynamic_toolset.toolset.listing import is_listed
 
-_SLICES_WAIT = 2.0
-"""Seconds that the checks wait for the EndpointSlices."""
+_SLICES_WAIT = 10.0
+"""Seconds that the checks wait for the EndpointSlices, unless these turn out to be unreadable before."""
 
 
 class Survey(Struct, frozen=True):
-    """What one look found: a decision for every Service, the health of the candidates, what could not be read."""
+    """What one look found: a decision for every Service, the health of the candidates, what could not be read.
+
+    ``problem`` says what was in the way of reading the EndpointSlices: candidates without them are not checked.
+    """
 
     decisions: Mapping[ServiceKey, Decision]
     health: Mapping[ServiceKey, Health]
     skipped: tuple[Skipped, ...]
+    problem: str | None
 
     def health_of(self, key: ServiceKey) -> Health:
         """Return the health of a Service, which is unknown for one that was not checked."""
@@ -59,7 +64,8 @@ async def survey(connection: Connection, setup: Setup, *, only: ServiceKey | Non
             for key, decision in decisions.items()
             if decision.candidate and (decision.outcome is Outcome.CANDIDATE if only is None else key == only)
         }
-        return Survey(decisions, await _checked(client, candidates, setup.settings), found.skipped)
+        health, problem = await _checked(client, candidates, setup.settings)
+        return Survey(decisions, health, found.skipped, problem)
 
 
 async def _services(client: Client, only: ServiceKey | None) -> ObjectList[Service]:
@@ -78,7 +84,7 @@ async def _namespace_labels(client: Client) -> dict[str, Mapping[str, str]]:
 
 async def _checked(
     client: Client, candidates: Mapping[ServiceKey, Candidate], settings: Settings
-) -> dict[ServiceKey, Health]:
+) -> tuple[dict[ServiceKey, Health], str | None]:
     how = settings.health_check
     guard = Guard(settings.policy.allowed_ranges, settings.policy.refused_ranges)
     async with Probe(how, guard) as probe:
@@ -86,16 +92,21 @@ async def _checked(
         checker = Checker(probe, how, known=readiness.known)
         readiness.update(candidates)
         tasks = [asyncio.create_task(part.run()) for part in (readiness, checker)]
-        # Whoever may not read EndpointSlices sees what the checks alone can tell.
-        await readiness.settled(_SLICES_WAIT)
-        checker.update(candidates)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SLICES_WAIT):
+                while readiness.problem is None and not await readiness.settled(0.1):
+                    pass
+        known = {key: readiness.known(candidate) for key, candidate in candidates.items()}
+        unread = {key: health for key, health in known.items() if health and health.verdict is Verdict.UNKNOWN}
+        checker.update({key: candidate for key, candidate in candidates.items() if key not in unread})
         # Long enough for every check, were all slots taken by silent backends.
         rounds = 1 + len(candidates) // how.concurrency
         await checker.settled(rounds * (seconds(how.timeout) + 1))
+        problem = readiness.problem
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         for task in tasks:
             if not task.cancelled():
                 task.result()
-        return {key: checker.health(key) for key in candidates}
+        return {key: unread.get(key) or checker.health(key) for key in candidates}, problem

@@ -52,8 +52,8 @@ FIRST_PUBLICATION_WAIT = 1.0
 """Seconds that the first publication waits for verdicts, where nothing says what was listed before."""
 
 SLICES_WAIT = 0.5
-"""Seconds that the first check of a candidate waits for its EndpointSlices: without them it could be dialled, and even
-published for a moment, though it leads where it must not."""
+"""Seconds that a look waits for the EndpointSlices of new candidates, which are not checked without: mostly they come
+within milliseconds, and the checks are then under way while the pass keeps the loop busy."""
 
 LAST_WRITE = 5.0
 """Seconds that a write under way may still take when the service is to end."""
@@ -135,7 +135,8 @@ class Controller:
         self._good: tuple[Document, ...] = ()
         self._remembered: ConfigMap | None = None
         self._source: tuple[tuple[Candidate, ...], str | None] | None = None
-        self._rendered = _NOTHING
+        self._outcome: documents.Rendered | Problem = documents.Rendered((), ())
+        self._unusable: str | None = None
 
         self._stopping = asyncio.Event()
         self._passing = asyncio.Lock()
@@ -346,15 +347,25 @@ class Controller:
         """Render the documents; with overrides that cannot be used, what was good last stays."""
         text = _data(present).get(overrides.KEY)
         source = (tuple(one.candidate for one in discovered if one.listed), text)
-        if source == self._source:  # most looks find nothing that an agent would read
-            return self._rendered
+        if source != self._source:  # most looks find nothing that an agent would read
+            self._source, self._outcome = source, self._outcome_of(discovered, text)
+        if isinstance(self._outcome, Problem):
+            return _Rendered(self._good, (self._outcome,), held=True)
+        return _Rendered(self._outcome.documents, self._outcome.problems)
+
+    def _outcome_of(self, discovered: tuple[DiscoveredService, ...], text: str | None) -> documents.Rendered | Problem:
+        """Render the documents, or say what is wrong with the overrides."""
         try:
-            rendered = documents.render(discovered, self._settings, text)
+            return documents.render(discovered, self._settings, text)
         except overrides.OverridesError as error:
-            message = f"{error}; what was published last stays until this is mended"
-            return _Rendered(self._good, (Problem("OverridesInvalid", message),), held=True)
-        self._source, self._rendered = source, _Rendered(rendered.documents, rendered.problems)
-        return self._rendered
+            why = str(error)
+        except Exception as error:  # one text in one ConfigMap must not end the service for good
+            documents.render(discovered, self._settings, None)  # raises what is not the overrides' fault
+            if text != self._unusable:
+                log.exception("overrides_unusable")
+            self._unusable = text
+            why = f"{overrides.KEY}: it cannot be used ({type(error).__name__}), for a reason that the log shows"
+        return Problem("OverridesInvalid", f"{why}; what was published last stays until this is mended")
 
     async def _publish(self, render: Render) -> Problem | None:
         """Publish; what went wrong, if anything, is a problem to report, and what was published last stays.

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from dynamic_toolset.discovery.expressions import unfit
 from dynamic_toolset.model import AgentBinding, HealthCheck, HttpBinding, Identity, InstancesBinding, Scheme
-from dynamic_toolset.settings import YamlLoader
+from dynamic_toolset.settings import MISFITS, YamlLoader
 
 CUSTOM = "custom"
 """The type whose rules hold for an annotated type that the catalog does not know."""
@@ -128,6 +128,9 @@ def _load_into(types: dict[str, ServiceType], origin: dict[str, Path], file: Pat
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         problems.append(f"{file}:{line}: file: not YAML: {getattr(error, 'problem', None) or 'unreadable characters'}")
+        return
+    except MISFITS as error:
+        problems.append(f"{file}:1: file: a value does not fit its type: {error}; put it in quotes")
         return
     try:
         service_type = msgspec.convert(content, ServiceType)

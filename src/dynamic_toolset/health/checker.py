@@ -11,6 +11,8 @@ What it guarantees:
 * The next check follows after ``interval``; after the first, second, third failed one in a row already after 1, 2, 4
   seconds and so on up to the interval. All give or take a tenth, so that what began together does not stay together.
 * A refused candidate is never probed, and counts as refused at once, whatever is under way.
+* One of which it cannot be known yet whether it may be probed waits, however long, until somebody wants to know again.
+  That is no check: what was known of it stays.
 
 How many failed checks are too many is not decided here: the table counts them.
 """
@@ -67,7 +69,8 @@ class Checker:
     """Keeps the health of each present candidate and renews it, once ``run`` is running.
 
     ``probe`` makes one attempt. ``known`` returns the health of a candidate as far as it is known without asking it,
-    such as that its address is refused, else None; it must be quick. ``good`` says whether an outcome ends a row of
+    such as that its address is refused, else None; it must be quick. An unknown health says that it must not be asked
+    for now; ``hasten`` ends that. ``good`` says whether an outcome ends a row of
     failures: one that needs credentials may be as good as healthy to somebody who has them.
 
     ``on_change`` is called, in the event loop, when a check or ``hasten`` has changed the health of a candidate: its
@@ -119,8 +122,11 @@ class Checker:
                 self._forget(key)
             entry = self._table[key] = _Entry(candidate)
             self._unknown.add(key)
-            if refusal := self._refusal(candidate):
-                self._record(key, entry, refusal)
+            known = self._known(candidate)
+            if known is not None and known.refused:
+                self._record(key, entry, known)
+            elif known is not None and known.verdict is Verdict.UNKNOWN:
+                entry.health = known
             self._start(key, entry)
         self._note_settled()
 
@@ -206,6 +212,9 @@ class Checker:
             if entry.health.verdict is not Verdict.UNKNOWN:
                 await self._pause(entry)
             before, outcome = entry.health, await self._check(entry)
+            if outcome.verdict is Verdict.UNKNOWN:
+                await entry.wanted.wait()
+                continue
             self._record(key, entry, outcome)
             self._note_settled()
             if self._what_matters(before) != self._what_matters(entry.health):

@@ -8,8 +8,17 @@ Not refused are private ranges (clusters live in them), and the ranges of docume
 RFC 2544, RFC 3849): they lead nowhere that others could not reach, and laboratories use them for Pods.
 """
 
-from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+    ip_network,
+)
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -46,6 +55,9 @@ _REFUSED_KINDS = (
 )
 """The first that fits is the most telling. Who runs Pods in 240.0.0.0/4, as GKE can, has to allow it."""
 
+_REMEMBERED = 8192
+"""Judgements that are remembered: a slice of 1,000 addresses is mostly the one of before, less or more a few."""
+
 _ASSIGNED = _networks("2000::/3", "fc00::/7", "64:ff9b::/96")
 """What of IPv6 is assigned to unicast beyond one link (IANA, "IPv6 Address Space"); all else is reserved. So is the
 NAT64 prefix for local use (64:ff9b:1::/48, RFC 8215): where in it the IPv4 address stands, only its operator knows."""
@@ -64,6 +76,34 @@ _LONGEST_ADDRESS = 45
 """Characters: eight groups, of which the last two are written as IPv4."""
 
 
+class _Ranges:
+    """Says quickly whether an address is in one of many networks: a tenant can have us ask a thousand times at once."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        every = tuple(networks)
+        merged: list[Network] = [
+            *collapse_addresses(one for one in every if isinstance(one, IPv4Network)),
+            *collapse_addresses(one for one in every if isinstance(one, IPv6Network)),
+        ]
+        self._bounds = {
+            version: [
+                (int(one.network_address), int(one.broadcast_address)) for one in merged if one.version == version
+            ]
+            for version in (4, 6)
+        }
+        self._starts = {version: [first for first, _ in bounds] for version, bounds in self._bounds.items()}
+
+    def __contains__(self, address: Address) -> bool:
+        value, version = int(address), address.version
+        place = bisect_right(self._starts[version], value) - 1
+        return place >= 0 and value <= self._bounds[version][place][1]
+
+
+_REFUSED = _Ranges(network for _, networks in _REFUSED_KINDS for network in networks)
+_UNICAST = _Ranges(_ASSIGNED)
+_ENDS_IN_IPV4 = _Ranges(_IPV4_LAST)
+
+
 class Guard:
     """Judges addresses.
 
@@ -75,6 +115,8 @@ class Guard:
         self._allowed = tuple(_range(text, "allowed") for text in allowed_ranges)
         self._refused = tuple(_range(text, "refused") for text in refused_ranges)
         self._api_servers: dict[Address, frozenset[int]] = {}
+        self._api_ports: frozenset[int] = frozenset()
+        self._judged = lru_cache(maxsize=_REMEMBERED)(self._judge)
 
     def protect(self, addresses: Iterable[tuple[str, int]]) -> None:
         """Take over the addresses and ports of the Kubernetes API server, in place of those known before.
@@ -86,6 +128,8 @@ class Guard:
             if (address := _read(text)) is not None:
                 ports[address] = ports.get(address, frozenset()) | {port}
         self._api_servers = ports
+        self._api_ports = frozenset().union(*ports.values())
+        self._judged.cache_clear()
 
     def refusal(self, address: str, port: int | None = None) -> str | None:
         """Return why ``address`` must be neither dialled nor published, in one line, or None if it may be.
@@ -100,6 +144,23 @@ class Guard:
         """
         if "%" in address:
             return "an address with a zone means something on one node only"
+        return self._judged(address[: _LONGEST_ADDRESS + 1], port)
+
+    def refusal_at_any(self, address: str, ports: Collection[int | None]) -> str | None:
+        """Return why ``address`` must not be dialled at one of these ports, None if it may at all of them.
+
+        It takes no longer for a hundred ports than for one: only where the API server is does the port matter.
+        """
+        anywhere = self.refusal(address)
+        if anywhere is None or None in ports:
+            return anywhere
+        numbers = {port for port in ports if port is not None}
+        for port in (*sorted(numbers & self._api_ports), *sorted(numbers - self._api_ports)[:1]):
+            if refusal := self.refusal(address, port):
+                return refusal
+        return None
+
+    def _judge(self, address: str, port: int | None) -> str | None:
         meant = _read(address)
         if meant is None:
             return "not an IP address"
@@ -138,8 +199,9 @@ def _range(text: str, what: str) -> Network:
 
 def _read(text: str) -> Address | None:
     """Return the address that is meant, or None if ``text`` is not the plain spelling of one."""
+    text = text[: _LONGEST_ADDRESS + 1]
     try:
-        address = ip_address(text[: _LONGEST_ADDRESS + 1])
+        address = IPv6Address(text) if ":" in text else IPv4Address(text)
     except ValueError:
         return None
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
@@ -149,9 +211,9 @@ def _embedded(address: Address) -> Iterator[IPv4Address]:
     """Yield the IPv4 addresses that a tunnel or a translator would make of it."""
     if isinstance(address, IPv4Address):
         return
-    last = IPv4Address(int(address) & 0xFFFFFFFF)
-    if any(address in network for network in _IPV4_LAST) or int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
-        yield last
+    value = int(address)
+    if address in _ENDS_IN_IPV4 or value >> 32 & 0xFFFFFFFF in _ISATAP:
+        yield IPv4Address(value & 0xFFFFFFFF)
     if address.sixtofour is not None:
         yield address.sixtofour
     if address.teredo is not None:
@@ -159,10 +221,9 @@ def _embedded(address: Address) -> Iterator[IPv4Address]:
 
 
 def _refused_kind(address: Address) -> str | None:
-    for kind, networks in _REFUSED_KINDS:
-        if any(address in network for network in networks):
-            return kind
-    if isinstance(address, IPv6Address) and not any(address in network for network in _ASSIGNED):
+    if address in _REFUSED:
+        return next(kind for kind, networks in _REFUSED_KINDS if any(address in network for network in networks))
+    if isinstance(address, IPv6Address) and address not in _UNICAST:
         return "a reserved address"
     return None
 

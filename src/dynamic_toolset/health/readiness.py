@@ -5,7 +5,8 @@ any address: at the node's metadata service, or at the API server. So the guard 
 
 Only the slices of the candidates are watched: of 10,000 in a cluster we need some thirty. When the candidates change,
 a reflector with another selector takes the place of the last one as soon as it has its first list; until then what was
-known stays in force. Of a slice no more is kept than what follows from it.
+known stays in force, and of a newcomer nothing is known, not even that it may be dialled. Of a slice no more is kept
+than what follows from it.
 """
 
 import asyncio
@@ -50,6 +51,7 @@ _PATIENCE = 10.0
 _FAILING = 3
 """Failures in a row from which on the slices count as unreadable: an API server that restarts is no news."""
 
+NOT_READ = Health(Verdict.UNKNOWN, "its EndpointSlices have not been read yet")
 NOT_READY = Health(Verdict.UNHEALTHY, "no ready endpoint in its EndpointSlices")
 
 Target = tuple[str, int]
@@ -75,8 +77,9 @@ class Readiness:
     It tells ``guard`` where the API server is: ``api_server`` is what is known from the start, such as what our own
     connection dials; the rest is learned from the Service ``default/kubernetes`` and its slice.
 
-    ``on_change`` is called with the candidates of which ``known`` may say something else now, and with those that got
-    their first ready endpoint: a check of them need not wait.
+    ``on_change`` is called with the candidates of which ``known`` may say something else now, such as those whose
+    slices have been read for the first time, and with those that got their first ready endpoint: a check of them need
+    not wait.
     """
 
     def __init__(
@@ -97,6 +100,8 @@ class Readiness:
         self._settled = asyncio.Event()
         self._latest: Reflector[EndpointSlice, _Slice] | None = None
         self._in_force: Reflector[EndpointSlice, _Slice] | None = None
+        self._covered: frozenset[str] = frozenset()
+        """Of which names the reflector in force keeps the slices."""
 
         self._slices: dict[ObjectKey, _Slice] = {}
         self._by_service: dict[ServiceKey, dict[ObjectKey, _Slice]] = {}
@@ -128,14 +133,17 @@ class Readiness:
     def known(self, candidate: Candidate) -> Health | None:
         """Return the health of a candidate as far as it follows from its addresses and its slices, else None.
 
-        A candidate without slices may have them soon, or be in a cluster that does not show them to us: then only a
-        check can tell. Of one whose endpoint is another host, which the operator has allowed, its slices say nothing.
+        One whose slices have not been read is NOT_READ, an unknown health: it could lead anywhere, so it is not to be
+        asked. One that has none may have them soon: then only a check can tell. Of one whose endpoint is another host,
+        which the operator has allowed, its slices say nothing.
         """
         endpoint = candidate.endpoint
         for address in dict.fromkeys((endpoint.address, endpoint.host)):
             if address and _is_address(address) and (refusal := self._guard.refusal(address, endpoint.port)):
                 return _refused(refusal)
-        return self._said.get(candidate.key) if _leads_to_itself(candidate) else None
+        if not _leads_to_itself(candidate):
+            return None
+        return self._said.get(candidate.key) if candidate.key.name in self._covered else NOT_READ
 
     @property
     def problem(self) -> str | None:
@@ -144,9 +152,12 @@ class Readiness:
             return None
         now = self._latest.statistics
         if now.consecutive_failures >= _FAILING:
+            if self._latest is self._in_force:
+                return f"EndpointSlices cannot be followed: {now.last_error}; what was seen last stays in force"
             return (
-                f"EndpointSlices cannot be read: {now.last_error}; until they can, only checks show whether a Pod is "
-                "ready, and nothing shows where a Service leads"
+                f"EndpointSlices cannot be read: {now.last_error}; until they can, nothing shows where a Service "
+                "leads: new ones wait, neither asked nor listed, and those published before stay listed, unasked; it "
+                "takes the permission to list and watch endpointslices (discovery.k8s.io) in all namespaces"
             )
         for key, error in self._latest.skipped.items():
             return f"EndpointSlice {key} cannot be read: {error}"
@@ -166,33 +177,34 @@ class Readiness:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._api_service.run(), name="service kubernetes")
             watching: asyncio.Task[None] | None = None
+            names = frozenset({API_SERVER.name})  # first where the API server is: the others are judged by that
             while True:
-                self._outdated.clear()
-                names, reflector = self._names, self._reflector()
-                self._latest = reflector
+                reflector = self._latest = self._reflector(names)
                 task = tasks.create_task(reflector.run(), name="endpointslices")
                 if await self._synced(reflector):
                     if watching is not None:
                         watching.cancel()
                     watching = task
-                    self._put_in_force(reflector)
+                    self._put_in_force(reflector, names)
                     if names == self._names:
                         self._settled.set()
                 else:
                     task.cancel()
                 await asyncio.sleep(BETWEEN_SELECTORS)
                 await self._outdated.wait()
+                self._outdated.clear()
+                names = self._names
 
     # --- Which slices are watched -----------------------------------------------------------------------------------
 
-    def _reflector(self) -> Reflector[EndpointSlice, _Slice]:
-        """Return a reflector of the slices that are wanted now."""
+    def _reflector(self, names: frozenset[str]) -> Reflector[EndpointSlice, _Slice]:
+        """Return a reflector of the slices of Services with these names."""
         return Reflector(
             self._client,
             ENDPOINT_SLICES,
             EndpointSlice,
-            label_selector=selector(self._names),
-            transform=partial(self._digest, self._names),
+            label_selector=selector(names),
+            transform=partial(self._digest, names),
             on_change=self._look,
         )
 
@@ -208,9 +220,11 @@ class Readiness:
             else:
                 return True
 
-    def _put_in_force(self, reflector: Reflector[EndpointSlice, _Slice]) -> None:
-        self._in_force = reflector
-        self._take_over(self._slices.keys() | reflector.take_changed(), reflector.store)
+    def _put_in_force(self, reflector: Reflector[EndpointSlice, _Slice], names: frozenset[str]) -> None:
+        new = names - self._covered
+        self._in_force, self._covered = reflector, names
+        newcomers = {key for key in self._candidates if key.name in new}
+        self._take_over(self._slices.keys() | reflector.take_changed(), reflector.store, newcomers)
 
     def _look(self) -> None:
         """Something changed, though perhaps not in the reflector that is in force."""
@@ -240,15 +254,14 @@ class Readiness:
         if len(addresses) > MAX_ADDRESSES or len(ports) > MAX_PORTS:
             return f"its EndpointSlice has more than {MAX_ADDRESSES} addresses or {MAX_PORTS} ports"
         for address in sorted(addresses):
-            if not self._guard.refusal(address):
-                continue  # whatever the port
-            for port in sorted(ports, key=lambda port: port or 0):
-                if refusal := self._guard.refusal(address, port):
-                    return f"its EndpointSlice has a refused address: {refusal}"
+            if refusal := self._guard.refusal_at_any(address, ports):
+                return f"its EndpointSlice has a refused address: {refusal}"
         return None
 
-    def _take_over(self, changed: Iterable[ObjectKey], store: Mapping[ObjectKey, _Slice]) -> None:
-        """Take over the slices that changed, and tell whom that concerns."""
+    def _take_over(
+        self, changed: Iterable[ObjectKey], store: Mapping[ObjectKey, _Slice], newcomers: Collection[ServiceKey] = ()
+    ) -> None:
+        """Take over the slices that changed, and tell whom that concerns, ``newcomers`` in any case."""
         services: set[ServiceKey] = set()
         for key in changed:
             old, new = self._slices.pop(key, None), store.get(key)
@@ -258,7 +271,7 @@ class Readiness:
             if new is not None and new.service is not None:
                 services.add(new.service)
                 self._by_service.setdefault(new.service, {})[key] = self._slices[key] = new
-        news = {service for service in services if self._judge(service)} & self._candidates
+        news = {service for service in services if self._judge(service)} & self._candidates | set(newcomers)
         if API_SERVER in services:
             self._protect()
         if news:

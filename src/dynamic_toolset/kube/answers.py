@@ -95,7 +95,7 @@ def identify(document: bytes | Raw) -> tuple[ObjectKey | None, str]:
     return ObjectKey(metadata.namespace, metadata.name) if metadata.name else None, metadata.resource_version
 
 
-def decode_object(answer: bytes, type: type[T]) -> T:
+def decode_object(answer: bytes | bytearray, type: type[T]) -> T:
     """Decode the answer that holds one object.
 
     :raises InvalidAnswer: it does not.
@@ -106,7 +106,7 @@ def decode_object(answer: bytes, type: type[T]) -> T:
         raise InvalidAnswer(str(error)) from error
 
 
-def decode_list(answer: bytes, type: type[T]) -> tuple[ObjectList[T], str]:
+def decode_list(answer: bytes | bytearray, type: type[T]) -> tuple[ObjectList[T], str]:
     """Decode one answer to a list, and the token that continues it, empty at the end.
 
     All items are decoded at once. Only if that fails is each decoded by itself, to leave out those that cannot be.
@@ -187,7 +187,9 @@ _STUB = msgspec.json.Decoder(_Stub)
 _WATCH_EVENT = msgspec.json.Decoder(WatchEvent)
 
 
-def _decode_items(answer: bytes, decoder: msgspec.json.Decoder[T]) -> tuple[_ListMeta, list[T], list[Skipped]]:
+def _decode_items(
+    answer: bytes | bytearray, decoder: msgspec.json.Decoder[T]
+) -> tuple[_ListMeta, list[T], list[Skipped]]:
     try:
         whole = msgspec.json.decode(answer, type=_List[Raw])
     except UNDECODABLE as error:

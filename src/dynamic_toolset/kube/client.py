@@ -36,7 +36,7 @@ from dynamic_toolset.kube.answers import (
     parse_retry_after,
 )
 from dynamic_toolset.kube.connection import Connection
-from dynamic_toolset.kube.errors import ConnectionFailed, Gone, InvalidAnswer, KubernetesError
+from dynamic_toolset.kube.errors import AnswerTooLong, ConnectionFailed, Gone, InvalidAnswer, KubernetesError
 from dynamic_toolset.kube.objects import ObjectKey
 
 __all__ = [
@@ -58,6 +58,15 @@ T = TypeVar("T")
 
 PAGE_SIZE = 500
 """Objects asked for at once, as in client-go: about 1 MB of Services, 4 ms of decoding."""
+
+MAX_ANSWER = 16 * 1024 * 1024
+"""Bytes of an answer that are read, decompressed. Whoever may create objects can fill a page with large ones: 500 of
+1.5 MB are more than our memory. A single object always fits: etcd takes 1.5 MiB by default, the API server 3 MiB in any
+case, and of that only annotations (256 KiB) and the data of a ConfigMap (1 MiB) may hold what JSON writes six times as
+long."""
+
+SHRINK = 8
+"""By how much the next page is smaller when one was too long."""
 
 LIST_PATIENCE = 6
 """How many times the ordinary deadline a whole list answer may take, as long as its bytes keep coming."""
@@ -223,38 +232,61 @@ class Client:
     ) -> AsyncIterator[Page[T]]:
         """Yield a list page by page, all of one moment.
 
-        The API is asked for the next page before this one is yielded, so that it works while the consumer does.
-        If the API forgets that moment half-way (410), the list begins again, as one page of everything. An object that
-        cannot be decoded is in ``skipped``; an answer that is no list at all is an error, never an empty list.
+        The API is asked for the next page before this one is yielded, so that it works while the consumer does; but
+        not after a page that was large, because there would be two of them. A page that is too long is asked for once
+        more in smaller pieces. If the API forgets that moment half-way (410), the list begins again, as one page of
+        everything unless that is too long. An object that cannot be decoded is in ``skipped``; an answer that is no
+        list at all is an error, never an empty list.
         """
         selectors = _selectors(label_selector, field_selector)
         path = resource.path(namespace)
         read = partial(self._read, "GET", path, deadline=self._timeout * LIST_PATIENCE)
-        version = {} if resource_version is None else {"resourceVersion": resource_version}
-        limit = {"limit": str(page_size)}
+        start = {} if resource_version is None else {"resourceVersion": resource_version}
+        limit, token = page_size, ""
+        whole = restarted = False
         first = True
-        answer = asyncio.create_task(read(query=selectors | limit | version))
+
+        def ask() -> asyncio.Task[bytearray]:
+            # Without the resourceVersion: the token knows the moment, and the API refuses both together.
+            place = {"continue": token} if token else start
+            return asyncio.create_task(read(query=selectors | ({} if whole else {"limit": str(limit)}) | place))
+
+        answer = ask()
         try:
             while True:
                 try:
                     body = await answer
                 except Gone:
-                    if first or not limit:
+                    if first or restarted:
                         raise
-                    first, limit = True, {}
-                    answer = asyncio.create_task(read(query=selectors))
+                    first = restarted = whole = True
+                    token, start = "", {}
+                    answer = ask()
+                    continue
+                except AnswerTooLong:
+                    if limit == 1 and not whole:
+                        raise
+                    limit, whole = max(limit // SHRINK, 1), False
+                    answer = ask()
                     continue
                 with _named_errors(f"GET {path}"):
                     page, token = decode_list(body, type)
+                large = len(body) > MAX_ANSWER // 4
+                if large:
+                    limit = max(limit // 2, 1)
+                elif len(body) < MAX_ANSWER // 8:
+                    limit = min(limit * 2, page_size)
                 del body  # a megabyte that the consumer of the page has no use for
-                if token:
-                    # Without the resourceVersion: the token knows the moment, and the API refuses both together.
-                    answer = asyncio.create_task(read(query=selectors | limit | {"continue": token}))
+                if token and not large:
+                    answer = ask()
                     await asyncio.sleep(0)  # the request goes out before the consumer takes over
                 yield Page(page.items, page.resource_version, page.skipped, first)
                 if not token:
                     return
+                del page
                 first = False
+                if large:
+                    answer = ask()
         finally:
             answer.cancel()
 
@@ -313,14 +345,19 @@ class Client:
         content_type: str = JSON,
         query: Mapping[str, str] | None = None,
         deadline: float | None = None,
-    ) -> bytes:
+    ) -> bytearray:
         with _named_errors(f"{method} {path}"):
             async with asyncio.timeout(deadline or self._timeout):
                 response = await self._send(
                     method, path, body=body, content_type=content_type, query=query, silence=self._timeout
                 )
                 async with response:
-                    return await response.read()
+                    answer = bytearray()
+                    while chunk := await response.content.readany():
+                        answer += chunk
+                        if len(answer) > MAX_ANSWER:
+                            raise AnswerTooLong(f"an answer of more than {MAX_ANSWER} bytes")
+                    return answer
 
     async def _send(
         self,
@@ -431,7 +468,7 @@ def _named_errors(request: str) -> Iterator[None]:
     try:
         yield
     except InvalidAnswer as error:
-        raise InvalidAnswer(f"{request}: {error}") from error
+        raise type(error)(f"{request}: {error}") from error
     except TimeoutError as error:
         raise ConnectionFailed(f"{request}: no answer in time") from error
     except (aiohttp.ClientError, OSError) as error:

@@ -166,10 +166,11 @@ class Elector:
 
     @property
     def unclean(self) -> bool:
-        """Whether we came to lead because another one's lease ran out, instead of being given back.
+        """Whether we came to lead because another one's lease ran out, or was not there, instead of being given back.
 
         That one need not be dead: it may have been paused, or be cut off, with a write on its way that can land any
-        time from now on. Such a write must be fenced off by who relies on writing alone.
+        time from now on. Such a write must be fenced off by who relies on writing alone. Who held a Lease that was
+        deleted may even take itself for the leader yet, until it is told, or renews: about the retry period.
         """
         return self._unclean
 
@@ -265,7 +266,9 @@ class Elector:
         """Return the seconds to wait after a failure."""
         pause = min(backoff(self._consecutive_failures, self._random()), self._retry_period)
         if isinstance(error, ApiError) and error.retry_after is not None:
-            pause = max(pause, min(error.retry_after, self._lease_duration))
+            # An API that asks for time answers: a leader tries again, at ever shorter intervals, before its time is up.
+            longest = self.remaining() / 2 if self.is_leader() else self._lease_duration
+            pause = max(pause, min(error.retry_after, longest))
         return pause
 
     async def _acquire_or_renew(self) -> None:
@@ -346,7 +349,8 @@ class Elector:
         started = self._clock()
         if not (self.is_leader() if present is None else self._is_ours(present)):
             # Now, not with the answer: without one we may find out later that the lease is ours.
-            self._unclean = not self._given_back
+            # Where there is no Lease it may have been deleted, and whoever held it does not know yet.
+            self._unclean = not self._given_back or present is None
         record = self._record(present)
         written = await (self._create(record) if present is None else self._patch(present, record))
         if self._retired:

@@ -5,6 +5,7 @@
     KubernetesError
     ├── ConnectionFailed      no answer at all: refused, reset, no name, TLS, timeout
     ├── InvalidAnswer         an answer that is not what the API promises
+    │   └── AnswerTooLong     more than is read
     ├── ConfigurationError    no usable address or credentials
     └── ApiError              the API answered with a Status: code, reason, message
         ├── BadRequest 400, Unauthorized 401, Forbidden 403, NotFound 404, Conflict 409, Gone 410,
@@ -25,6 +26,10 @@ class ConnectionFailed(KubernetesError):
 
 class InvalidAnswer(KubernetesError):
     """The API answered with something that is not an object, a list or a Status."""
+
+
+class AnswerTooLong(InvalidAnswer):
+    """The answer was longer than what is read of one."""
 
 
 class ConfigurationError(KubernetesError):

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from dynamic_toolset.toolset.merge import merge
-from dynamic_toolset.toolset.strict_yaml import YamlError, line_of, read
+from dynamic_toolset.toolset.strict_yaml import MAX_SHOWN, YamlError, line_of, read, shown
 
 KEY = "overrides.yaml"
 """The key of the ConfigMap. It belongs to people: this program never writes it."""
@@ -41,16 +41,24 @@ class Overrides(Struct, frozen=True):
     servers: dict[str, dict[str, Any] | None] = {}
 
 
-@lru_cache(maxsize=2)  # every pass asks again for the same text; nothing changes what is returned
 def parse(text: str | None) -> Overrides:
     """Return the changes that a text asks for. None, nothing, or comments only ask for none.
 
-    Raises OverridesError.
+    Raises OverridesError. Of the last texts it is remembered what came of them.
     """
+    outcome = _outcome(text)
+    if isinstance(outcome, str):
+        raise OverridesError(outcome)
+    return outcome
+
+
+@lru_cache(maxsize=2)  # every pass asks again for the same text; nothing changes what is returned
+def _outcome(text: str | None) -> Overrides | str:
+    """Return the changes, or why there are none: an error that is raised is not remembered."""
     try:
         return _overrides(text) if text else Overrides()
     except YamlError as error:
-        raise OverridesError(f"{KEY}:{error}") from None
+        return f"{KEY}:{error}"
 
 
 def apply(generated: dict[str, Any], overrides: Overrides) -> dict[str, Any]:
@@ -133,7 +141,7 @@ def _check_entry(text: str, entry: dict[str, Any], path: str) -> None:
                 why = "an entry needs a 'name' (RabbitMQ: an 'id') that is text: entries are merged by it"
                 raise _mistake(text, place, why)
             if name in seen:
-                raise _mistake(text, place, f"{name!a} is there twice; names must be unique")
+                raise _mistake(text, place, f"{name[:MAX_SHOWN]!a} is there twice; names must be unique")
             seen.add(name)
 
 
@@ -147,7 +155,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "this is a list"
     if isinstance(value, str):
-        return f"this is the text {value[:40]!a}"
+        return f"this is the text {value[:MAX_SHOWN]!a}"
     return f"this is {str(value).lower()}"
 
 
@@ -171,7 +179,7 @@ def _settle(generated: dict[str, Any], overrides: Overrides) -> tuple[dict[str, 
             patch[section][name], absent = _without_absent_instances(present or {}, entry)
             sentences += (
                 f"{path} has no effect on {instance} at present: there is no such instance, and it has no address"
-                for instance in absent
+                for instance in map(shown, absent)
             )
     return patch, tuple(sentences)
 

@@ -1,32 +1,48 @@
 """Reads YAML that a person wrote into plain data, and says by line what is wrong with it.
 
 Stricter than safe loading: a key that is there twice, a key that YAML 1.1 does not read as text (``on``, ``1``), a
-value that JSON does not know (a date, a set, infinity) and anything that would not be written back as it was read are
-errors. Anchors, aliases and merge keys (``<<``) work, within a bound on what they expand to.
+value that JSON does not know (a date, a set, infinity), a number that nobody means (to base 60, or of hundreds of
+digits) and anything that would not be written back as it was read are errors. Anchors, aliases and merge keys (``<<``)
+work, within a bound on what they expand to.
 """
 
 from typing import Any
 
 import yaml
 
-from dynamic_toolset.settings import YamlLoader
+from dynamic_toolset.settings import MISFITS, YamlLoader
 from dynamic_toolset.toolset.loadable import MAX_DEPTH, key_problem, scalar_problem
 
 MAX_BYTES = 256 * 1024
 """The longest text that is read, in UTF-8."""
 
-MAX_EXPANDED = 1_000_000
-"""How many values, keys and characters of them there may be in all, once aliases are expanded."""
+MAX_VALUES = 30_000
+MAX_CHARACTERS = 1_000_000
+"""How many values and keys there may be in all, and characters of them, once aliases are expanded. Reading, merging and
+writing that many takes a third of a second, in which the event loop stands still."""
+
+MAX_NUMBER = 100
+"""Characters of a number: 64 binary digits in groups fit in."""
+
+MAX_SHOWN = 40
+MAX_PATH = 400
+"""Characters of a text, and of a path, that an error shows."""
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 _SCALARS = frozenset(_TAG + word for word in ("str", "int", "float", "bool", "null"))
+_NUMBERS = frozenset({_TAG + "int", _TAG + "float"})
 
 
 class YamlError(ValueError):
-    """The text cannot be used. ``line`` counts from 1; ``path`` names the value, and is empty for the whole text."""
+    """The text cannot be used. ``line`` counts from 1; ``path`` names the value, and is empty for the whole text.
+
+    The message is one printable line, and not much longer than what it says.
+    """
 
     def __init__(self, line: int, path: str, why: str) -> None:
+        path = path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}..."
+        why = printable(why)
         super().__init__(f"{line}: {path}: {why}" if path else f"{line}: {why}")
 
 
@@ -51,6 +67,16 @@ def read(text: str) -> Any:
         raise YamlError(1, "", f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
+def printable(text: str) -> str:
+    """Return a text with ``?`` for what cannot be printed."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def shown(text: str) -> str:
+    """Return what an error shows of a text that somebody wrote: its beginning, in printable characters."""
+    return printable(text[:MAX_SHOWN])
+
+
 def line_of(text: str, path: str) -> int:
     """Return the line of a value by its path, such as ``toolsets.grafana/loki.config``, in a text that can be read.
 
@@ -66,8 +92,8 @@ class _Reader:
 
     def __init__(self, text: str, sought: str = "") -> None:
         self._loader = YamlLoader(text)
-        self._anchors: dict[str, tuple[Any, int]] = {}
-        self._expanded = 0
+        self._anchors: dict[str, tuple[Any, int, int]] = {}
+        self._values = self._characters = 0
         self._sought = sought
         self.line = 1
 
@@ -96,8 +122,8 @@ class _Reader:
             raise YamlError(_line(event), path, f"nested more than {MAX_DEPTH} deep")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path, depth)
-        before = self._expanded
-        self._spend(1, event, path)
+        values, characters = self._values, self._characters
+        self._spend(1, 0, event, path)
         value: Any
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event, path)
@@ -107,15 +133,17 @@ class _Reader:
             value = self._mapping(event, path, depth)
         anchor = getattr(event, "anchor", None)
         if anchor is not None:
-            self._anchors[anchor] = value, self._expanded - before
+            self._anchors[anchor] = value, self._values - values, self._characters - characters
         return value
 
     def _alias(self, event: yaml.AliasEvent, path: str, depth: int) -> Any:
         # An anchor is known once its value is complete, so that a value that holds itself is refused here.
         if event.anchor not in self._anchors:
-            raise YamlError(_line(event), path, f"the alias *{event.anchor} has no anchor before it, or stands in it")
-        value, size = self._anchors[event.anchor]
-        self._spend(size, event, path)
+            raise YamlError(
+                _line(event), path, f"the alias *{shown(str(event.anchor))} has no anchor before it, or stands in it"
+            )
+        value, values, characters = self._anchors[event.anchor]
+        self._spend(values, characters, event, path)
         if depth + _height(value) > MAX_DEPTH:
             raise YamlError(_line(event), path, f"nested more than {MAX_DEPTH} deep")
         return value
@@ -136,8 +164,7 @@ class _Reader:
         lines: dict[str, int] = {}
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             if isinstance(event, yaml.ScalarEvent) and self._tag(event) == _MERGE:
-                for mapping in self._merged(path, depth):
-                    inherited = {**mapping, **inherited}
+                self._merge(inherited, path, depth)
                 continue
             key = self._key(event, path)
             member = f"{path}.{key}" if path else key
@@ -148,62 +175,71 @@ class _Reader:
             own[key] = self._value(self._next(), member, depth + 1)
         return {**inherited, **own}
 
-    def _merged(self, path: str, depth: int) -> list[dict[str, Any]]:
+    def _merge(self, inherited: dict[str, Any], path: str, depth: int) -> None:
+        """Read what follows a ``<<``: of several mappings in it the first wins, of several ``<<`` the last."""
         event = self._next()
         value = self._value(event, f"{path}.<<", depth)
         mappings = value if isinstance(value, list) else [value]
         if not all(isinstance(mapping, dict) for mapping in mappings):
             raise YamlError(_line(event), path, "the merge key << takes a mapping, or a list of mappings")
-        return mappings
+        for mapping in reversed(mappings):
+            self._spend(len(mapping), 0, event, path)
+            inherited.update(mapping)
 
     def _key(self, event: yaml.Event, path: str) -> str:
         if not isinstance(event, yaml.ScalarEvent):
             raise YamlError(_line(event), path, "a name must be text, not a list, a mapping or an alias")
         tag = self._tag(event)
         if tag != _TAG + "str":
-            kind = tag.removeprefix(_TAG)
-            why = f'YAML reads the name {event.value} as {kind}, not as text: put it in quotes, "{event.value}"'
+            name, kind = shown(event.value), shown(tag.removeprefix(_TAG))
+            why = f'YAML reads the name {name} as {kind}, not as text: put it in quotes, "{name}"'
             raise YamlError(_line(event), path, why)
         why_not = key_problem(event.value)
         if why_not:
             raise YamlError(_line(event), path, why_not)
-        self._spend(len(event.value), event, path)
+        self._spend(1, len(event.value), event, path)
         return event.value
 
     def _scalar(self, event: yaml.ScalarEvent, path: str) -> Any:
         tag = self._tag(event)
+        value, kind = shown(event.value), shown(tag.removeprefix(_TAG))
         if tag not in _SCALARS:
-            kind = tag.removeprefix(_TAG)
-            why = (
-                f"{event.value[:40]} is a value of type {kind}, which is not allowed: put it in quotes to make it text"
-            )
+            why = f"{value} is a value of type {kind}, which is not allowed: put it in quotes to make it text"
             raise YamlError(_line(event), path, why)
-        self._spend(len(event.value), event, path)
+        self._spend(0, len(event.value), event, path)
+        if tag in _NUMBERS and ":" in event.value:
+            # 12:30:45 is 45045 to YAML 1.1, which nobody means; long ones take PyYAML seconds, or overflow.
+            why = f"YAML reads {value} as a number to base 60: put it in quotes to make it text"
+            raise YamlError(_line(event), path, why)
+        if tag in _NUMBERS and len(event.value) > MAX_NUMBER:
+            raise YamlError(_line(event), path, f"{value} is no {kind}: put it in quotes")
         try:
-            value = self._loader.construct_object(yaml.ScalarNode(tag, event.value))
-        except (ValueError, KeyError, IndexError):  # what PyYAML raises for "!!int abc" and "!!bool abc"
-            kind = tag.removeprefix(_TAG)
-            raise YamlError(_line(event), path, f"{event.value[:40]} is no {kind}: put it in quotes") from None
-        why_not = scalar_problem(value)
+            content = self._loader.construct_object(yaml.ScalarNode(tag, event.value))
+        except MISFITS:
+            raise YamlError(_line(event), path, f"{value} is no {kind}: put it in quotes") from None
+        why_not = scalar_problem(content)
         if why_not:
             raise YamlError(_line(event), path, why_not)
-        return value
+        return content
 
     def _tag(self, event: yaml.ScalarEvent) -> str:
         if event.tag not in {None, "!"}:
             return str(event.tag)
         return str(self._loader.resolve(yaml.ScalarNode, event.value, event.implicit))  # type: ignore[no-untyped-call]
 
-    def _spend(self, amount: int, event: yaml.Event, path: str) -> None:
-        self._expanded += amount
-        if self._expanded > MAX_EXPANDED:
-            raise YamlError(_line(event), path, f"the aliases expand to more than {MAX_EXPANDED} values and characters")
+    def _spend(self, values: int, characters: int, event: yaml.Event, path: str) -> None:
+        self._values += values
+        self._characters += characters
+        if self._values > MAX_VALUES:
+            raise YamlError(_line(event), path, f"more than {MAX_VALUES} values and names, with aliases expanded")
+        if self._characters > MAX_CHARACTERS:
+            raise YamlError(_line(event), path, f"more than {MAX_CHARACTERS} characters, with aliases expanded")
 
 
 def _check_tag(event: yaml.Event, kind: str, path: str) -> None:
     tag = getattr(event, "tag", None)
     if tag not in {None, "!", _TAG + kind}:
-        raise YamlError(_line(event), path, f"the tag {str(tag).removeprefix(_TAG)} is not allowed")
+        raise YamlError(_line(event), path, f"the tag {shown(str(tag).removeprefix(_TAG))} is not allowed")
 
 
 def _height(value: Any) -> int:

@@ -180,6 +180,8 @@ def test_the_same_service_twice_is_told(manifest: Write) -> None:
         (b"a: !Ref b", "x.yaml:1: not YAML: could not determine a constructor for the tag '!Ref'"),
         (b"a: !!int b", "x.yaml: a value does not fit its tag: invalid literal for int()"),
         (b"a: !!bool b", "x.yaml: a value does not fit its tag: 'b'"),
+        (b"a: 1" + b":1" * 180 + b".5", "x.yaml: a value does not fit its tag: int too large to convert to float"),
+        (b"a: !!timestamp 2001-99-99", "x.yaml: a value does not fit its tag: month must be in 1..12"),
         (b"{" + b'"a": ' + b"1" * 5000 + b"}", "x.yaml: a value does not fit its tag: Exceeds the limit"),
     ],
 )

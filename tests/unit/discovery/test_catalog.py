@@ -204,6 +204,12 @@ def test_characters_that_are_no_yaml(tmp_path):
     assert complaints(tmp_path)[0].startswith("a.yaml:1: file: not YAML")
 
 
+@pytest.mark.parametrize("value", ["2001-99-99", "!!bool x", ":".join(["1"] * 180) + ".5"])
+def test_a_value_that_does_not_fit_its_type(tmp_path, value):
+    (line,) = complaints(write(tmp_path, f"name: {value}\n"))
+    assert line.startswith("mine.yaml:1: file: a value does not fit its type: ")
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(CatalogError, match="there is no such folder"):
         load_catalog(tmp_path / "missing")

@@ -19,6 +19,7 @@ GOOD = Health(Verdict.HEALTHY, "answers as Prometheus", seconds=0.01)
 BAD = Health(Verdict.UNHEALTHY, "connection refused", seconds=0.01)
 LOCKED = Health(Verdict.UNHEALTHY, "needs credentials (HTTP 401)", needs_credentials=True)
 UNREADY = Health(Verdict.UNHEALTHY, "no ready endpoint in its EndpointSlices")
+UNREAD = Health(Verdict.UNKNOWN, "not read yet")
 REFUSED = Health(Verdict.UNHEALTHY, "169.254.169.254 is a link-local address", refused=True)
 
 Probe = Callable[[Candidate], Awaitable[Health]]
@@ -465,6 +466,57 @@ async def test_a_refused_newcomer_is_refused_before_any_check() -> None:
         await asyncio.sleep(100)
         assert checker.health(A.key) == failed(REFUSED, 4)  # once each interval
     assert backends.times("a") == []
+
+
+@virtual_time
+async def test_one_that_must_not_be_asked_yet_waits_until_somebody_wants_to_know_and_that_is_no_check() -> None:
+    backends = Backends()
+    known = Knowledge(a=UNREAD)
+    seen: list[Health] = []
+    checker = checker_of(backends, known=known, on_change=lambda: seen.append(checker.health(A.key)), concurrency=1)
+    async with running(checker):
+        checker.update(present(A, B))
+        assert checker.health(A.key) == UNREAD
+        assert not await checker.settled(1000)
+        assert checker.health(A.key) == UNREAD
+        checker.hasten([A.key])
+        await asyncio.sleep(100)
+        assert checker.health(A.key) == UNREAD
+        assert checker.statistics.unhealthy == 0
+        assert seen == [UNREAD]  # when the other one was found good
+        del known.of["a"]
+        checker.hasten([A.key])
+        assert await checker.settled(0.02)
+        assert checker.health(A.key) == GOOD
+    assert backends.times("a") == [1100]
+
+
+@virtual_time
+async def test_what_was_known_of_one_stays_while_it_must_not_be_asked() -> None:
+    backends = Backends()
+    known = Knowledge()
+    async with running(checker_of(backends, known=known)) as checker:
+        checker.update(present(A))
+        await asyncio.sleep(1)
+        known.of["a"] = UNREAD
+        await asyncio.sleep(1000)
+        assert checker.health(A.key) == GOOD
+        known.of["a"] = REFUSED
+        checker.hasten([A.key])
+        assert checker.health(A.key) == failed(REFUSED, 1)
+    assert backends.times("a") == [0]
+
+
+@virtual_time
+async def test_one_that_must_not_be_asked_yet_is_refused_at_once_when_it_comes_to_that() -> None:
+    known = Knowledge(a=UNREAD)
+    async with running(checker_of(Backends(), known=known)) as checker:
+        checker.update(present(A))
+        await asyncio.sleep(1)
+        known.of["a"] = REFUSED
+        checker.hasten([A.key])
+        assert checker.health(A.key) == failed(REFUSED, 1)
+        assert await checker.settled(0)
 
 
 @virtual_time

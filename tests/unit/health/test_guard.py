@@ -1,12 +1,14 @@
 """Which addresses may be dialled and published."""
 
+import time
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynamic_toolset.health import guard as module
 from dynamic_toolset.health.guard import Guard
 
 
@@ -275,3 +277,76 @@ def test_no_address_that_a_cluster_may_use_is_refused(address: IPv4Address | IPv
     if text in METADATA or text.startswith(("fd00:ec2:", "fd00:a9fe:a9fe:")) or ":5efe:" in address.exploded:
         return
     assert Guard().refusal(text) is None
+
+
+# --- Many at once ---------------------------------------------------------------------------------------------------
+
+
+def naive(address: str) -> str | None:
+    """The kind of a refused address, found by asking every network in turn."""
+    one = ip_address(address)
+    for kind, networks in module._REFUSED_KINDS:
+        if any(one in network for network in networks):
+            return kind
+    if one.version == 6 and not any(one in network for network in module._ASSIGNED):
+        return "a reserved address"
+    return None
+
+
+EDGES = [
+    edge
+    for networks in (*(networks for _, networks in module._REFUSED_KINDS), module._ASSIGNED, module._IPV4_LAST)
+    for network in networks
+    for edge in (network.network_address, network.broadcast_address)
+]
+
+
+@given(
+    st.sampled_from(EDGES).flatmap(lambda edge: st.integers(-2, 2).map(lambda step: (edge.version, int(edge) + step)))
+    | st.tuples(st.just(4), st.integers(0, 2**32 - 1))
+    | st.tuples(st.just(6), st.integers(0, 2**128 - 1))
+)
+def test_what_is_found_quickly_is_what_is_found_in_turn(number: tuple[int, int]) -> None:
+    version, value = number
+    if not 0 <= value < 2 ** (32 if version == 4 else 128):
+        return
+    address = (IPv4Address if version == 4 else IPv6Address)(value)
+    assert module._refused_kind(address) == naive(str(address))
+
+
+@given(
+    st.sets(st.none() | st.integers(1, 5) | st.just(6443), min_size=1),
+    st.sampled_from(["10.0.0.1", "10.0.0.2", "169.254.169.254", "::ffff:10.0.0.1", "no", "fe80::1%e"]),
+)
+def test_an_address_is_refused_at_any_of_some_ports_if_it_is_at_one_of_them(
+    ports: set[int | None], address: str
+) -> None:
+    guard = Guard()
+    guard.protect([("10.0.0.1", 6443), ("10.0.0.1", 3)])
+    refusals = {guard.refusal(address, port) for port in ports} - {None}
+    assert (guard.refusal_at_any(address, ports) is None) == (not refusals)
+    assert guard.refusal_at_any(address, ports) in refusals | {None}
+
+
+def test_what_is_remembered_is_forgotten_when_the_api_server_moves() -> None:
+    guard = Guard()
+    assert guard.refusal("10.0.0.1", 6443) is None
+    guard.protect([("10.0.0.1", 6443)])
+    assert guard.refusal("10.0.0.1", 6443)
+    assert guard.refusal_at_any("10.0.0.1", [6443])
+    guard.protect([("10.0.0.2", 6443)])
+    assert guard.refusal("10.0.0.1", 6443) is None
+
+
+def test_a_thousand_addresses_are_judged_in_milliseconds_and_once_more_in_no_time() -> None:
+    guard = Guard()
+    guard.protect([("10.0.0.1", 6443)])
+    many = [f"fd00:1:2:3:0:5efe:a{number // 256:02x}:{number % 256:x}" for number in range(1000)]
+    ports = range(1, 101)
+    begun = time.thread_time()
+    assert not any(guard.refusal_at_any(address, ports) for address in many)
+    between = time.thread_time()
+    assert not any(guard.refusal_at_any(address, ports) for address in many)
+    assert between - begun < 0.15
+    assert time.thread_time() - between < 0.02
+    assert guard._judged.cache_info().maxsize == 8192

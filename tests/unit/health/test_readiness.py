@@ -3,7 +3,7 @@
 import pytest
 
 from dynamic_toolset.health.guard import Guard
-from dynamic_toolset.health.readiness import MAX_SELECTOR, Readiness, selector
+from dynamic_toolset.health.readiness import MAX_SELECTOR, NOT_READ, Readiness, selector
 from dynamic_toolset.kube import selectors
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
@@ -37,15 +37,19 @@ def test_a_refused_address_is_known_without_any_slice(one: Candidate, why: str) 
     [
         candidate(),  # what its name resolves to is the probe's business
         candidate(address="10.1.1.1"),
-        candidate(host="10.0.0.1", port=9090),  # a host may have an API server and other things
+        candidate(address="10.0.0.1", port=9090),  # a host may have an API server and other things
     ],
 )
-def test_of_any_other_nothing_is_known(one: Candidate) -> None:
-    assert readiness(Guard()).known(one) is None
+def test_any_other_is_not_to_be_asked_before_its_slices_have_been_read(one: Candidate) -> None:
+    assert readiness(Guard()).known(one) is NOT_READ
+
+
+def test_of_one_that_leads_elsewhere_nothing_is_to_be_read() -> None:
+    assert readiness(Guard()).known(candidate(host="loki.example.com")) is None
 
 
 def test_what_is_allowed_is_not_refused() -> None:
-    assert readiness(Guard(["127.0.0.0/8"])).known(candidate(address="127.0.0.1")) is None
+    assert readiness(Guard(["127.0.0.0/8"])).known(candidate(address="127.0.0.1")) is NOT_READ
 
 
 def test_the_selector_is_the_same_for_the_same_names_and_selects_them() -> None:

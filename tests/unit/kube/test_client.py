@@ -6,9 +6,11 @@ from urllib.parse import parse_qsl
 import pytest
 from aiohttp import web
 
+from dynamic_toolset.kube import client as module
 from dynamic_toolset.kube.client import CONFIG_MAPS, NAMESPACES, SERVICES, Client, Resource, Watch
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.kube.errors import (
+    AnswerTooLong,
     Conflict,
     ConnectionFailed,
     Forbidden,
@@ -188,6 +190,95 @@ async def test_a_list_that_never_holds_ends(api, client):
     ]
     with pytest.raises(Gone):
         await client.list(SERVICES, Service)
+
+
+class Store:
+    """Answers lists as the API does, of Services of so many characters each; ``asked`` has the place and the limit."""
+
+    def __init__(self, sizes, forgets=()):
+        self.services = [service(f"s{place}", place + 1, note="x" * size) for place, size in enumerate(sizes)]
+        self.asked = []
+        self._forgets = list(forgets)
+
+    async def __call__(self, request):
+        place, limit = int(request.query.get("continue", "0")), int(request.query.get("limit", "0"))
+        self.asked.append((place, limit))
+        if place and place in self._forgets:
+            self._forgets.remove(place)
+            return await refusal(410, "Expired")(request)
+        end = place + limit if limit else len(self.services)
+        token = str(end) if end < len(self.services) else ""
+        return await listing(self.services[place:end], 9, token=token)(request)
+
+
+@pytest.fixture
+def small_answers(monkeypatch):
+    monkeypatch.setattr(module, "MAX_ANSWER", 100_000)
+
+
+@pytest.mark.usefixtures("small_answers")
+async def test_a_page_that_is_too_long_is_read_in_smaller_ones_until_it_is_over(api, client):
+    store = Store([1] * 40 + [10_000] * 100 + [1] * 400)
+    api.lists.extend([store] * 200)
+    pages = [page async for page in client.pages(SERVICES, Service, page_size=40)]
+    names = [item.metadata.name for page in pages for item in page.items]
+    assert names == [f"s{place}" for place in range(540)]
+    assert [page.first for page in pages] == [True] + [False] * (len(pages) - 1)
+    assert store.asked[:4] == [(0, 40), (40, 40), (40, 5), (45, 2)]
+    assert store.asked[-1][1] == 40
+    assert max(limit for place, limit in store.asked[4:] if 40 < place < 140) <= 10
+
+
+@pytest.mark.usefixtures("small_answers")
+async def test_after_a_large_page_the_next_one_is_asked_for_when_its_consumer_is_done(api, client):
+    store = Store([30_000] * 6)
+    api.lists.extend([store] * 6)
+    async for _ in client.pages(SERVICES, Service, page_size=3):
+        asked = len(store.asked)
+        await asyncio.sleep(0.05)
+        assert len(store.asked) == asked
+
+
+@pytest.mark.usefixtures("small_answers")
+async def test_an_object_that_is_too_long_by_itself_is_an_error(api, client):
+    store = Store([100_000])
+    api.lists.extend([store] * 10)
+    with pytest.raises(AnswerTooLong, match=r"^GET /api/v1/services: an answer of more than 100000 bytes$"):
+        await client.list(SERVICES, Service)
+    assert store.asked == [(0, limit) for limit in (500, 62, 7, 1)]
+    api.others.append(answer({**CONFIG_MAP, "data": {"a": "x" * 100_000}}))
+    with pytest.raises(AnswerTooLong):
+        await client.get(CONFIG_MAPS, TOOLS, ConfigMap)
+
+
+@pytest.mark.usefixtures("small_answers")
+async def test_a_list_that_expired_is_not_read_as_one_if_that_is_too_long(api, client):
+    store = Store([1000] * 200, forgets=[40])
+    api.lists.extend([store] * 50)
+    pages = [page async for page in client.pages(SERVICES, Service, page_size=20)]
+    assert store.asked[:5] == [(0, 20), (20, 20), (40, 20), (0, 0), (0, 2)]
+    last = max(place for place, page in enumerate(pages) if page.first)
+    names = [item.metadata.name for page in pages[last:] for item in page.items]
+    assert names == [f"s{place}" for place in range(200)]
+    # But not without end.
+    store = Store([1000] * 200, forgets=[40, *range(2, 200)])
+    api.lists.clear()
+    api.lists.extend([store] * 50)
+    with pytest.raises(Gone):
+        await client.list(SERVICES, Service, page_size=20)
+
+
+@pytest.mark.parametrize("character", ["x", "<", "\x01"])
+async def test_any_object_that_the_api_can_hold_fits_into_an_answer(api, client, character):
+    """3 MiB is what the API server accepts; what Go's JSON writes as six characters is bounded further."""
+    note = character * (3 * 2**20 if character == "x" else 256 * 2**10)
+    content = json.dumps({**service("a", 1, note=note), "kind": "Service"}).replace("<", "\\u003c")
+    body = f'{{"metadata": {{"resourceVersion": "9"}}, "items": [{content}]}}'.encode()
+    api.lists.append(answer(body))
+    assert len((await client.list(SERVICES, Service, page_size=1)).items) == 1
+    data = {"a": character * 2**20}
+    api.others.append(answer(json.dumps({**CONFIG_MAP, "data": data}).replace("<", "\\u003c").encode()))
+    assert (await client.get(CONFIG_MAPS, TOOLS, ConfigMap)).data == data
 
 
 async def test_a_410_at_the_start_of_a_list_is_an_error(api, client):

@@ -56,7 +56,7 @@ async def test_the_first_one_creates_the_lease_and_leads() -> None:
     async with electing(api, "a") as [a]:
         assert a.leads
         assert a.elector.holder == "a"
-        assert not a.elector.unclean
+        assert a.elector.unclean, "where there is no Lease it may have been deleted"
         assert a.elector.last_error is None
         assert a.told == [(0.0, True)]
         assert api.spec == {
@@ -330,6 +330,10 @@ async def test_failures_are_followed_by_more_attempts_but_not_by_a_storm() -> No
 @virtual_time
 async def test_who_finds_the_lease_still_its_own_goes_on() -> None:
     api = LeaseApi()
+    async with electing(api, "b") as [b]:
+        await b.stop()
+        await b.elector.release()
+    api.history.clear()
     async with electing(api, "a") as [a]:
         a.link.cut()
         await asyncio.sleep(300)
@@ -499,6 +503,20 @@ async def test_a_lease_that_somebody_else_gives_back_is_acquired_anew() -> None:
         assert api.spec["leaseTransitions"] == 1
         assert api.spec["acquireTime"] == api.spec["renewTime"]
         assert not a.elector.unclean
+
+
+@virtual_time
+async def test_who_makes_a_lease_anew_that_was_deleted_fences_off_its_holder() -> None:
+    api = LeaseApi()
+    async with electing(api, "a") as [a]:
+        a.link.deaf = True
+        api.delete()
+        b = Candidate(api, "b").start()
+        await until_leading(b)
+        assert b.elector.unclean
+        await asyncio.sleep(2.5)
+        assert not a.leads, "at its next renewal"
+        await b.stop()
 
 
 @virtual_time
@@ -729,6 +747,19 @@ async def test_a_server_that_asks_for_time_gets_it() -> None:
     candidate.link.heal()
     await until_leading(candidate, within=15)
     await candidate.stop()
+
+
+@virtual_time
+async def test_a_leader_that_is_asked_for_more_time_than_it_has_tries_again_before_it_is_over() -> None:
+    api = LeaseApi()
+    async with electing(api, "a") as [a]:
+        a.link.error = TooManyRequests(429, "TooManyRequests", "later", retry_after=15)
+        await asyncio.sleep(8)
+        since = now() - 8
+        assert 2 <= len(api.sent("a", since)) <= 6
+        a.link.heal()
+        await asyncio.sleep(10)
+        assert a.told == [(0.0, True)]
 
 
 @virtual_time

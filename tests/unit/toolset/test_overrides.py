@@ -1,15 +1,17 @@
 import copy
 import re
+import time
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamic_toolset.settings import ToolsetSettings
 from dynamic_toolset.toolset.holmesgpt import generate, serialize
-from dynamic_toolset.toolset.overrides import OverridesError, apply, parse, waiting
+from dynamic_toolset.toolset.overrides import Overrides, OverridesError, apply, parse, waiting
+from dynamic_toolset.toolset.strict_yaml import MAX_BYTES
 from tests.unit.toolset.samples import RICH, RICH_SETTINGS, candidate_sets, listed, load, plain
 
 GENERATED = generate(listed(*RICH), RICH_SETTINGS)
@@ -148,6 +150,44 @@ class TestApply:
         assert applied(yaml.safe_dump(GENERATED)) == GENERATED
 
 
+def _filled(head, unit, tail=""):
+    """As often the same as there is room for."""
+    return head + unit * ((MAX_BYTES - len(head) - len(tail)) // len(unit)) + tail
+
+
+BIG = "a: &big {" + ", ".join(f"k{number}: 1" for number in range(9000)) + "}\ns: &s {z: 1}\n"
+
+
+class TestTime:
+    """The event loop stands still meanwhile. Each of these took 1 to 12 s once; now a tenth of the bound, or less."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            pytest.param(_filled(BIG + "b:\n  <<: *big\n", "  <<: *s\n"), id="merged into a large one"),
+            pytest.param(_filled(BIG + "b: {<<: *big, <<: [", "*s,", "*s]}\n"), id="a list merged into a large one"),
+            pytest.param(_filled(BIG + "b: {<<: [", "*big,", "*s]}\n"), id="a large one merged often"),
+            pytest.param(f"a: {{s: &s [{'{},' * 1000}]}}\nb: {{c: [{'*s,' * 900}]}}\n", id="many empty ones"),
+            pytest.param(
+                f"a: {{s: &s {'[' * 20}{']' * 20}, t: &t [{'*s,' * 99}]}}\nb: {{c: [{'*t,' * 400}]}}", id="tall"
+            ),
+            pytest.param(_filled("a: {b: [", "1,", "1]}\nzz: 5\n"), id="many small ones, and a mistake"),
+            pytest.param(f"a: {{b: {':'.join(['1'] * 100_000)}}}\n", id="an integer to base 60"),
+            pytest.param(f"a: {{b: [{'1,' * 14_000}], c: [{'{},' * 14_000}]}}\n", id="as many as are allowed"),
+        ],
+    )
+    def test_no_text_takes_long_and_none_takes_long_twice(self, text):
+        assert len(text) <= MAX_BYTES
+        before = time.thread_time()
+        applied_once = outcome(text)[1]
+        serialize(apply(GENERATED, applied_once))
+        waiting(GENERATED, applied_once)
+        between = time.thread_time()
+        outcome(text)
+        assert time.thread_time() - between < 0.05
+        assert between - before < 2
+
+
 class TestWaiting:
     @pytest.mark.parametrize(
         ("text", "sentence"),
@@ -235,7 +275,99 @@ texts = st.builds(lambda sections: yaml.safe_dump(sections), entries) | st.build
 )
 
 
+WORDS = (
+    *(
+        "a",
+        "toolsets",
+        "mcp_servers",
+        "enabled",
+        "config",
+        "instances",
+        "clusters",
+        "name",
+        "id",
+        "x-y-z",
+        "type",
+        "url",
+    ),
+    *("kubernetes/logs", "jaeger-tracing-jaeger-query", "mcp-shop-orders-mcp", "grafana/loki", "logging.loki", "mode"),
+    *("null", "true", "on", "~", "<<", "=", "", "''", '"\\0"', r'"\ud800"', "\x85", "\ufeff", "\ud800", "2001-01-01"),
+    *(
+        "0b",
+        "0x",
+        "08",
+        "1_",
+        "_",
+        "+.inf",
+        ".nan",
+        "1e999",
+        "9" * 400,
+        "0x" + "f" * 300,
+        "1:30",
+        "-1:5.5",
+        "2001-99-99",
+    ),
+    *(":".join(["1"] * 200), ":".join(["1"] * 200) + ".5", "9" * 5000, "1." + "1" * 6000, "1.7976931348623157e309"),
+    *(
+        "*a",
+        "&a 1",
+        "&a",
+        "{<<: *a}",
+        "{<<: [{a: b}, 1]}",
+        "? x",
+        "? [a]",
+        "|\n  x\n",
+        ">\n y\n",
+        "%YAML 9.9",
+        "---",
+        "...",
+    ),
+)
+TAGS = [
+    "",
+    "",
+    "",
+    "! ",
+    "!x ",
+    *(f"!!{t} " for t in ["int", "float", "bool", "null", "str", "merge", "seq", "map", "set", "binary", "timestamp"]),
+]
+
+
+def _nested(members):
+    return (
+        st.lists(members, max_size=3).map(lambda parts: f"[{', '.join(parts)}]")
+        | st.lists(st.tuples(members, members), max_size=3).map(
+            lambda pairs: f"{{{', '.join(f'{name}: {value}' for name, value in pairs)}}}"
+        )
+        | st.tuples(st.sampled_from(["&a ", "&b "]), members).map("".join)
+    )
+
+
+words = st.builds(str.__add__, st.sampled_from(TAGS), st.sampled_from(WORDS))
+lines = st.tuples(st.sampled_from(["", "  ", "- "]), words, st.recursive(words, _nested, max_leaves=8))
+anything = st.text() | st.lists(lines, max_size=4).map(
+    lambda parts: "".join(f"{indent}{name}: {value}\n" for indent, name, value in parts)
+)
+
+
+def outcome(text):
+    """Return why a text is refused, "" if it is not, and the changes that it asks for."""
+    try:
+        return "", parse(text)
+    except OverridesError as error:
+        return str(error), Overrides()
+
+
 class TestLaws:
+    @given(anything)
+    @settings(max_examples=200)
+    def test_any_text_is_applied_or_refused_with_a_reason(self, text):
+        refusal, overrides = outcome(text)
+        assert re.fullmatch(r"(overrides\.yaml:\d+: .{1,800})?", refusal)
+        assert refusal.isprintable()
+        load(serialize(apply(GENERATED, overrides)))
+        waiting(GENERATED, overrides)
+
     @given(candidate_sets, texts)
     def test_the_result_loads_and_applying_again_changes_nothing(self, candidates, text):
         generated = generate(listed(*candidates), ToolsetSettings())

@@ -25,12 +25,14 @@ def test_nothing_is_none(text):
     "text",
     [
         "a: 1",
-        "a: [1, 2.5, ~, true, yes, 0x10, 0b1, 12:30:45, 1_000, x, 'y', \"z\"]",
+        "a: [1, 2.5, ~, true, yes, 0x10, 0b1, '12:30:45', 1_000, x, 'y', \"z\"]",
         "a: !!str 1\nb: !!int '3'\nc: !!map {d: !!seq [!!float 1]}\n'on': '*x'\n! k: ! 5",
         "a: |\n  x\n  y\nb: >-\n  x\n  y",
         "a: &x {b: 1}\nc: *x\nd: [*x, *x]\ne: &y text\nf: *y",
         "base: &x {b: 1, c: 2}\nother: &y {b: 3, d: 4}\nm: {<<: *x, b: 5}\nn: {<<: [*x, *y], e: 1}",
         "o: {e: 1, <<: {e: 2}}",
+        "p: {<<: {a: 1, b: 1}, <<: [{a: 2}, {a: 3, c: 3}, {c: 4, d: 4}], <<: {e: 5}, e: 6}",
+        "x: &x {a: 1}\nq: {<<: [&y {a: 2, <<: *x, b: {<<: *x}}, *x], <<: *y}",
         "{}",
         "[]",
         "plain text",
@@ -70,6 +72,14 @@ def test_reads_what_we_write(value):
         ("a: 1.0e+999", "1: a: inf is not a number"),
         ("a: 99999999999999999999", "1: a: the number does not fit into 64 bits"),
         ("a: " + "9" * 5000, "1: a: " + "9" * 40 + " is no int: put it in quotes"),
+        ("a: " + "0" * 90_000 + ".5", "1: a: " + "0" * 40 + " is no float: put it in quotes"),
+        ("a: 0b" + "1" * 99, "1: a: 0b" + "1" * 38 + " is no int: put it in quotes"),
+        ("a: 12:30:45", "1: a: YAML reads 12:30:45 as a number to base 60: put it in quotes to make it text"),
+        ("a: 1:30.5", "1: a: YAML reads 1:30.5 as a number to base 60"),
+        ("a: " + ":".join(["1"] * 180) + ".5", "1: a: YAML reads 1:1:1"),
+        ("a: !!float '" + ":".join(["1"] * 180) + "'", "1: a: YAML reads 1:1:1"),
+        ("a: !!int ''", "1: a:  is no int"),
+        ("a: !!float abc", "1: a: abc is no float"),
         ("a: !!int abc", "1: a: abc is no int"),
         ("a: !!bool abc", "1: a: abc is no bool"),
         ("a: &x [*x]", "1: a[0]: the alias *x has no anchor before it, or stands in it"),
@@ -106,8 +116,15 @@ def test_aliases_cannot_nest_without_end():
 @pytest.mark.parametrize("leaf", ["x", "y" * 10_000])
 def test_an_alias_bomb_is_refused_at_once(leaf):
     levels = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))
-    with pytest.raises(YamlError, match="the aliases expand to more than 1000000 values and characters"):
+    with pytest.raises(
+        YamlError, match=r"more than (30000 values and names|1000000 characters), with aliases expanded"
+    ):
         read(f"a0: &a0 {leaf}\n{levels}")
+
+
+def test_what_stands_there_counts_as_what_an_alias_stands_for():
+    with pytest.raises(YamlError, match="more than 30000 values and names"):
+        read(f"a: [{'1,' * 30_000}]")
 
 
 def test_a_surrogate_that_was_escaped_is_refused():
