@@ -114,7 +114,8 @@ def _install(environment: Path) -> None:
         if result.returncode:
             said = ((result.stderr or result.stdout).strip().splitlines() or ["nothing"])[-1]
             raise Missing(
-                "HolmesGPT", f"`pip install --no-deps --require-hashes -r constraints/holmesgpt.txt` must work; it said: {said}"
+                "HolmesGPT",
+                f"`pip install --no-deps --require-hashes -r constraints/holmesgpt.txt` must work; it said: {said}",
             )
     cache.progress(f"installed HolmesGPT in {time.monotonic() - started:.0f} s")
 

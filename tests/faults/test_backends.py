@@ -33,7 +33,7 @@ from tests.faults.hostile import (
     redirecting,
     redirecting_to,
 )
-from tests.faults.test_configmap import writes
+from tests.faults.test_configmap import settled, writes
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.faults
@@ -321,7 +321,8 @@ def test_a_thousand_bad_ones_neither_delay_nor_crowd_out_thirty_good_ones(
         taken = eventually(lambda: len(found := judged(subject)) == 500 and found, within=60, every=0.5)
         assert good <= taken
         assert {sum(key.startswith(f"{namespace}/") for key in taken) for namespace in others} == {18, 19}
-        assert sum(world.servers.visits(address)[-1].time > began for address in bad) <= 470
+        asked = [address for address in bad if any(visit.time > began for visit in world.servers.visits(address))]
+        assert len(asked) <= 470
         assert set(tools(subject)) == good
     print(
         f"30 are published after {alone:.2f} s alone, {among_a_thousand:.2f} s among 1,000 bad ones "
@@ -365,9 +366,11 @@ def test_one_or_two_failures_in_a_row_cause_no_write(
     kind = ORDERS._replace(behaviour=in_turn(*statuses))
     address = world.create(namespace, {"orders": kind})["orders"]
     subject = program(merged(world.settings(namespace), QUICK))
-    eventually(lambda: len(world.servers.visits(address)) > 12, within=20)
+    eventually(lambda: tools(subject))
+    written, asked = settled(cluster, subject), len(world.servers.visits(address))
+    eventually(lambda: len(world.servers.visits(address)) > asked + 12, within=20)
     assert list(tools(subject)) == [f"{namespace}/orders"]
-    assert writes(cluster, subject) == [201]
+    assert writes(cluster, subject)[written:] == []
 
 
 def test_the_third_failure_takes_a_service_out_and_one_good_answer_brings_it_back(
@@ -376,44 +379,46 @@ def test_the_third_failure_takes_a_service_out_and_one_good_answer_brings_it_bac
     address = world.create(namespace, {"orders": ORDERS})["orders"]
     subject = program(merged(world.settings(namespace), {"healthCheck": {"interval": "4s"}}))
     eventually(lambda: tools(subject))
+    written = settled(cluster, subject)
     for behaviour, listed, after in ((answering(500), [], 3), (hostile.healthy, [f"{namespace}/orders"], 1)):
         before = len(world.servers.visits(address))
         world.servers.put(address, behaviour)
         eventually(lambda expected=listed: list(tools(subject)) == expected, within=15)
         assert len(world.servers.visits(address)) - before == after  # the next one is seconds away
-    assert writes(cluster, subject) == [201, 200, 200]
+    eventually(lambda: writes(cluster, subject)[written:] == [200, 200])
 
 
 def test_a_rolling_restart_of_two_replicas_causes_no_write(cluster: Cluster, namespace: str, program: Start) -> None:
     with team_api(cluster, namespace, "orders", health_path="/", replicas=2) as api:
         subject = program({"namespaces": {"include": [namespace]}} | QUICK)
         eventually(lambda: tools(subject))
+        written = settled(cluster, subject)
         api.pods.restart()
         asked = api.requests
         eventually(lambda: api.requests > asked + 2)
         assert list(tools(subject)) == [f"{namespace}/orders"]
-        assert writes(cluster, subject) == [201]
+        assert writes(cluster, subject)[written:] == []
 
 
 def test_without_a_ready_endpoint_it_is_taken_out_unasked_and_with_one_it_is_back_at_once(
     cluster: Cluster, namespace: str, program: Start
 ) -> None:
-    # After the fourth failure, 7 s after the first, the next check would be 8 s away.
-    patient = {"healthCheck": {"interval": "1h", "failureThreshold": 4}}
+    # The sixth failure comes 31 s after the first, and the next check would be 32 s away.
+    patient = {"healthCheck": {"interval": "1h", "failureThreshold": 6}}
     with team_api(cluster, namespace, "orders", health_path="/", replicas=2) as api:
         subject = program({"namespaces": {"include": [namespace]}} | patient)
         eventually(lambda: tools(subject))
-        asked = api.requests
+        written, asked = settled(cluster, subject), api.requests
         api.pods.each[0].set_ready(False)
         api.pods.wait_for(1)
         api.pods.set_ready(False)
-        eventually(lambda: not tools(subject), within=20)
-        assert api.requests == asked
-        (out,) = subject.events("service_not_listed")[-1:]
-        assert out["reason"] == "no ready endpoint in its EndpointSlices"
+        eventually(lambda: not tools(subject), within=60)
+        assert api.requests <= asked + 1  # one with its first ready endpoint may be checked a second time just then
+        reason = "no ready endpoint in its EndpointSlices"
+        eventually(lambda: reason in {one["reason"] for one in subject.events("service_not_listed")})
         api.pods.each[1].set_ready(True)
-        eventually(lambda: tools(subject), within=4)
-        assert writes(cluster, subject) == [201, 200, 200]
+        eventually(lambda: tools(subject), within=10)
+        eventually(lambda: writes(cluster, subject)[written:] == [200, 200])
 
 
 def test_at_rest_a_service_is_asked_once_in_an_interval(namespace: str, world: World, program: Start) -> None:
@@ -474,19 +479,20 @@ def test_when_the_network_fails_nothing_is_taken_out_but_what_is_deleted(
 ) -> None:
     five = published()
     subject, first = five.subject, FIVE[0]
+    written = settled(cluster, subject)
     five.cut()
     message = eventually(lambda: subject.problems().get("MassFailure"), within=20)
     assert re.match("[3-5] of 5 published services turned unhealthy", message)
     five.wait_for_checks(4)
     assert five.listed == set(FIVE)
-    assert writes(cluster, subject) == [201]
+    assert writes(cluster, subject)[written:] == []
     assert cluster.api("DELETE", f"/api/v1/namespaces/{five.namespace}/services/{first}").status == 200
-    eventually(lambda: five.listed == set(FIVE) - {first}, within=5)
+    eventually(lambda: five.listed == set(FIVE) - {first}, within=15)
     assert "MassFailure" in subject.problems()
     five.recover()
     eventually(lambda: subject.problems() == {})
     assert five.listed == set(FIVE) - {first}
-    assert writes(cluster, subject) == [201, 200]
+    eventually(lambda: writes(cluster, subject)[written:] == [200])
 
 
 def test_what_a_mass_failure_holds_is_released_by_time(cluster: Cluster, published: Callable[..., Five]) -> None:

@@ -401,7 +401,7 @@ def test_of_sixty_candidates_of_a_namespace_the_fifty_oldest_are_taken(
             "its namespace has 61 candidates, of which 50 are taken, the oldest first, "
             "by the setting policy.maxPerNamespace"
         )
-    assert {one["service"] for one in subject.events("service_listed")} == expected
+    eventually(lambda: {one["service"] for one in subject.events("service_listed")} == expected)
 
     assert cluster.api("DELETE", f"/api/v1/namespaces/{namespace}/services/old-00").status == 200
     eventually(lambda: set(tools(subject)) == expected - {f"{namespace}/old-00"} | {f"{namespace}/new-0"})
@@ -472,4 +472,4 @@ def test_namespaces_come_and_go_with_their_labels(
         assert said["listed"] is is_in
         if not is_in:
             assert reason(said) == "the labels of its namespace do not match the setting namespaces.selector"
-    assert len(writes(cluster, subject)) == 5  # the first, and one for each time that it came or went
+    eventually(lambda: len(writes(cluster, subject)) == 5)  # the first, and one for each time that it came or went
