@@ -282,17 +282,23 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("toolsets: [not, a, mapping", "overrides.yaml", id="broken"),
-        pytest.param(BOMB, "overrides.yaml", id="alias bomb"),
+        pytest.param("toolsets: [not, a, mapping", "overrides.yaml:2: not valid YAML: ", id="broken"),
+        pytest.param(BOMB, "overrides.yaml:6: f[6]: the aliases expand to more than 1000000 ", id="alias bomb"),
         pytest.param("x: " + 900 * 1024 * "y", "921603 bytes", id="900 KiB"),
-        pytest.param("- a\n- b\n", "overrides.yaml", id="a list"),
-        pytest.param("toolsets: 5\n", "toolsets", id="a number"),
-        pytest.param("internet: yes please\n", "internet", id="a text"),
-        pytest.param("internet: {enabled: 'true'}\n", "enabled", id="a text for a boolean"),
-        pytest.param("kubernetes/logs: {config: [a]}\n", "kubernetes/logs.config", id="a list for a mapping"),
-        pytest.param("internet: !!python/object/apply:os.system [id]\n", "overrides.yaml", id="a tag"),
-        pytest.param("\x01\x02", "overrides.yaml", id="control characters"),
-        pytest.param(5000 * "[", "overrides.yaml", id="deep"),
+        pytest.param("- a\n- b\n", "overrides.yaml:1: this is a list", id="a list"),
+        pytest.param("toolsets: 5\n", "toolsets: this is 5", id="a number"),
+        pytest.param("internet: yes please\n", "internet: this is the text", id="a text"),
+        pytest.param("internet: {enabled: 'true'}\n", "internet.enabled: this is the text", id="a text for a boolean"),
+        pytest.param(
+            "kubernetes/logs: {config: [a]}\n", "kubernetes/logs.config: this is a list", id="a list for a mapping"
+        ),
+        pytest.param(
+            "internet: !!python/object/apply:os.system [id]\n",
+            "internet: the tag python/object/apply:os.system is not allowed",
+            id="a tag",
+        ),
+        pytest.param("\x01\x02", "control characters are not allowed", id="control characters"),
+        pytest.param(5000 * "[", ": nested more than 32 deep", id="deep"),
     ],
 )
 def test_with_overrides_that_cannot_be_used_what_was_published_stays(

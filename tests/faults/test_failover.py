@@ -5,6 +5,7 @@ Each replica has an account of its own, so that the API server's audit log tells
 
 import operator
 import os
+import re
 import secrets
 import signal
 import time
@@ -218,12 +219,27 @@ def test_in_the_middle_of_many_changes_the_next_one_takes_over_as_soon(
 def test_kubectl_shows_who_leads_as_for_any_other_program(
     cluster: Cluster, namespace: str, replicas: Callable[..., Replicas]
 ) -> None:
-    leader = replicas().wait_for_leader()
+    subjects = replicas()
+    leader = subjects.wait_for_leader()
     head, row = cluster.kubectl("get", "lease", f"--namespace={namespace}").splitlines()
     assert head.split() == ["NAME", "HOLDER", "AGE"]
     name, holder, age = row.split()
     assert (name, holder) == (CONFIG_MAP, leads_as(leader))
     assert age[-1] == "s"
+    record = subjects.lease()
+    assert record["leaseDurationSeconds"] == 15
+    assert record.get("leaseTransitions", 0) == 0
+    for key in ("acquireTime", "renewTime"):  # MicroTime, in UTC
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", record[key])
+        assert timedelta() <= now() - datetime.fromisoformat(record[key]) < timedelta(minutes=1)
+    acquired = record["acquireTime"]
+    renewed = eventually(lambda: (later := subjects.lease())["renewTime"] > record["renewTime"] and later)
+    assert renewed["acquireTime"] == acquired
+    leader.stop()
+    new = subjects.wait_for_leader(other_than=leader)
+    taken = subjects.lease()
+    assert (taken["holderIdentity"], taken["leaseTransitions"]) == (leads_as(new), 1)
+    assert taken["acquireTime"] > acquired
 
 
 # --- Cut off ---------------------------------------------------------------------------------------------------------
