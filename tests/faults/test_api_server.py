@@ -374,6 +374,21 @@ def test_403_on_apply(cluster: Cluster, namespace: str, program: Start) -> None:
         scene.assert_works()
 
 
+def test_403_on_slices(cluster: Cluster, namespace: str, program: Start) -> None:
+    """Then only checks tell what is ready. It is said, and what is published stays, and follows all the same."""
+    with staged(cluster, namespace, program, service_account="sliceless") as scene:
+        subject = scene.subject
+        subject.stop()
+        seen = len(list(cluster.audit()))
+        with without_right(cluster, f"{ROLES}/clusterroles/sliceless", "list", "endpointslices"):
+            subject.start()
+            assert "403" in eventually(lambda: subject.problems().get("EndpointSlicesUnreadable"), within=20)
+            scene.assert_untouched()
+            scene.wait_for(scene.change())
+            assert forbidden(cluster, subject, seen) < 25
+        scene.assert_works()
+
+
 # --- Too old ---------------------------------------------------------------------------------------------------------
 
 
