@@ -418,6 +418,7 @@ def test_410_in_the_middle_of_a_list(proxy: ApiProxy, scene: Scene) -> None:
 # --- Connections that carry nothing, or not what they should ---------------------------------------------------------
 
 
+@pytest.mark.long
 def test_silence_is_noticed(
     cluster: Cluster, make_namespace: Callable[[], str], program: Start, proxy: ApiProxy
 ) -> None:

@@ -397,6 +397,7 @@ SEED = os.environ.get("CHAOS_SEED")
 
 
 @pytest.mark.chaos
+@pytest.mark.long
 def test_three_replicas_under_kills_pauses_and_cuts_never_write_two_at_a_time_and_lose_nothing(
     cluster: Cluster, namespace: str, program: Start
 ) -> None:

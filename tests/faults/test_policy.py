@@ -310,7 +310,6 @@ def trial(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield trial
 
 
-@pytest.mark.xdist_group("policy-trial")
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_refused_is_never_dialled_nor_published_and_explain_says_why(
     cluster: Cluster, trial: Trial, name: str

@@ -34,6 +34,7 @@ KILLS = 50
 SHORT_LEASE = {"leaseDuration": "1s", "renewDeadline": "800ms", "retryPeriod": "200ms"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_random_moments_it_leaves_nothing_broken_and_goes_on_where_it_was(
     cluster: Cluster, namespace: str, program: Start, seed: int
