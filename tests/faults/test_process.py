@@ -192,6 +192,19 @@ def test_sigterm_while_it_is_still_being_loaded_is_the_end_with_status_0(
     subject.kill()
 
 
+def test_sigterm_again_and_again_until_it_ends_changes_nothing(program: Start) -> None:
+    subject = program()
+    for _ in range(3):
+        eventually(lambda: subject.events("leading"))
+        while subject.exit_code is None:
+            subject.send(signal.SIGTERM)
+            time.sleep(0.001)
+        assert subject.exit_code == 0, subject.log
+        subject.stop()
+        subject.start()
+    eventually(lambda: subject.hears)
+
+
 def test_sigterm_is_heard_at_any_moment_of_the_first_second(program: Start) -> None:
     subject = program()
     for number in range(10):

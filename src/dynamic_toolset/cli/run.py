@@ -20,6 +20,8 @@ from dynamic_toolset.kube.connection import Connection, discover
 
 log = structlog.get_logger()
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 END_WITHIN = 8.0
 """Seconds from the signal to the end, whatever happens. Kubernetes kills after 30, people expect 10."""
 
@@ -39,11 +41,17 @@ def run(
     configure(log_format, log_level)
     setup = prepare(config, assignments)
     connection = discover(kubeconfig, context)
-    asyncio.run(_serve(setup, connection))
+    try:
+        asyncio.run(_serve(setup, connection))
+    finally:
+        # It ends by itself now. Python, while it ends, would put back that a signal is the end with another status.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _serve(setup: Setup, connection: Connection) -> None:
     status = 0
+    stopping = False
 
     def end_within(limit: float) -> None:
         last_resort = threading.Timer(limit, lambda: _leave_behind(status))
@@ -56,6 +64,10 @@ async def _serve(setup: Setup, connection: Connection) -> None:
         controller = Controller(client, setup.settings, setup.catalog)
 
         def stop() -> None:
+            nonlocal stopping
+            if stopping:
+                return
+            stopping = True
             log.info("stopping")
             end_within(END_WITHIN)
             controller.stop()
@@ -63,7 +75,7 @@ async def _serve(setup: Setup, connection: Connection) -> None:
         # They take over from what cli.main has put there. Not by add_signal_handler: that one is gone before the
         # process is, and a second signal would be its end.
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, lambda *_: None if loop.is_closed() else loop.call_soon_threadsafe(stop))
         try:
             await controller.run()
