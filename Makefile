@@ -35,9 +35,9 @@ test: $(DEVELOPMENT)  ## run every test whose parts can be had here, and show th
 test-unit: $(DEVELOPMENT)  ## run the unit tests only: seconds
 	@$(BIN)/pytest tests/unit $(ARGS)
 
-# They mostly wait: each worker has a cluster of its own.
+# They mostly wait: each worker has a cluster of its own. Handed out one by one, they keep the workers busy to the end.
 test-faults: $(DEVELOPMENT)  ## break what is around the program, on real clusters; 15 minutes, 3 of them chaos
-	@$(BIN)/pytest tests/faults --numprocesses=3 --dist=load $(ARGS)
+	@$(BIN)/pytest tests/faults --numprocesses=3 --dist=load --maxschedchunk=1 $(ARGS)
 
 test-chaos: $(DEVELOPMENT)  ## three replicas under random kills, pauses and cuts, for MINUTES=10
 	@CHAOS_MINUTES=$(or $(MINUTES),10) $(BIN)/pytest tests/faults -m chaos -s $(ARGS)

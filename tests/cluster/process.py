@@ -58,6 +58,12 @@ class Process:
         kibibytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
         return kibibytes * 1024 / 1e6
 
+    def catches(self, number: signal.Signals) -> bool:
+        """Whether the process has a handler of its own for a signal by now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        caught = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(caught >> (number - 1) & 1)
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._popen.send_signal(number)

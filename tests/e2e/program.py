@@ -130,6 +130,11 @@ class Program:
         return self._running.pid
 
     @property
+    def hears(self) -> bool:
+        """Whether the program has begun, so that SIGTERM ends it in order: Python takes some 20 ms to get there."""
+        return self._running.catches(signal.SIGTERM)
+
+    @property
     def exit_code(self) -> int | None:
         """What the program ended with by itself; None while it runs, negative for a signal."""
         return self._running.exit_code

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tests.cluster.cluster import AuditEvent
 from tests.e2e.program import Program
 from tests.faults.api_proxy import ApiProxy
+from tests.waiting import eventually
 
 
 class Victim(NamedTuple):
@@ -30,10 +31,10 @@ def killed(victim: Victim) -> Iterator[None]:
 
 @contextmanager
 def ended(victim: Victim) -> Iterator[None]:
-    at_work = len(victim.program.events()) > 1  # before, Python itself may not be ready to end in order
+    eventually(lambda: victim.program.hears)  # it may have been started just now
     victim.program.send(signal.SIGTERM)
     yield
-    victim.program.stop() if at_work else victim.program.kill()
+    victim.program.stop()
     victim.program.start()
 
 

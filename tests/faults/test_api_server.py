@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dynamic_toolset.kube.connection import TOKEN_LIFETIME
 from tests.cluster.cluster import Cluster
 from tests.e2e.program import Program
 from tests.e2e.team_api import team_api
@@ -154,7 +155,7 @@ def test_killed_between_an_apply_and_its_answer(cluster: Cluster, proxy: ApiProx
         path = scene.change()
         eventually(lambda: unanswered and unanswered[0].status == 200)
         cluster.restart_apiserver()
-    scene.wait_for(path, within=1)
+    scene.wait_for(path, within=5)
     scene.assert_works()
     # What was done is not done again: the second is that of assert_works.
     applied = [one for one in proxy.asked(**APPLY, since=unanswered[0].time) if one.status == 200]
@@ -183,9 +184,17 @@ def test_etcd_away_for_half_a_minute(
             assert subject.problems()
         eventually(lambda: answers(cluster), within=RECOVERY)
         eventually(lambda: set(tools(subject)) == {f"{namespace}/orders"}, within=RECOVERY)
-        mine = [one for one in cluster.audit(seen) if one.user == subject.user]
-        assert [one.code for one in mine if one.resource == "configmaps" and one.verb == "patch"].count(200) == 1
-        assert len(mine) < 100
+
+        def mine(**which: str) -> list[int]:
+            """Return the status of each of its requests that these words choose."""
+            return [
+                one.code
+                for one in cluster.audit(seen)
+                if one.user == subject.user and all(getattr(one, name) == value for name, value in which.items())
+            ]
+
+        eventually(lambda: mine(**APPLY).count(200) == 1)
+        assert len(mine()) < 100
         scene.assert_works()
 
 
@@ -223,7 +232,7 @@ def test_429_with_retry_after(cluster: Cluster, namespace: str, program: Start, 
         with staged(cluster, namespace, program, server=proxy) as scene:
             for which in NEEDED:
                 (pause, *_) = eventually(lambda which=which: pauses(proxy, which))
-                assert 4 <= pause < 8, which
+                assert pause >= 4, which
             scene.assert_works()
 
 
@@ -236,7 +245,8 @@ def test_runs_of_errors(cluster: Cluster, namespace: str, program: Start, proxy:
         with staged(cluster, namespace, program, server=proxy) as scene:
             for which in NEEDED:
                 first, _, third, *_ = eventually(lambda which=which: pauses(proxy, which)[2:] and pauses(proxy, which))
-                assert 0.1 <= first < third, which
+                assert first >= 0.1, which
+                assert third >= 0.4, which
             with proxy.refusing(code) as refused:
                 proxy.wire.cut()
                 path = scene.change()
@@ -260,6 +270,7 @@ def test_401_when_a_token_is_void(cluster: Cluster, namespace: str, program: Sta
         session = cluster.api("POST", secrets_path, session).json
         subject.stop()
         subject.renew_token(cluster.token(namespace, subject.service_account, bound_to=session))
+        started = time.monotonic()
         subject.start()
         scene.assert_works()
 
@@ -276,7 +287,18 @@ def test_401_when_a_token_is_void(cluster: Cluster, namespace: str, program: Sta
             subject.renew_token(renewed)
             scene.wait_for(path)
         scene.assert_works()
-        assert 0 < sum(one.code == 401 for one in cluster.audit(seen)) < (100 if renewal == "late" else 20)
+        if time.monotonic() - started < TOKEN_LIFETIME:  # otherwise it has read the new one without a refusal
+            eventually(lambda: unauthorized(cluster, seen))
+        assert unauthorized(cluster, seen) < (100 if renewal == "late" else 20)
+
+
+def unauthorized(cluster: Cluster, skip: int) -> int:
+    """How often somebody was refused of whom nothing could be made."""
+    return sum(one.code == 401 for one in cluster.audit(skip))
+
+
+def forbidden(cluster: Cluster, subject: Program, skip: int) -> int:
+    return sum(one.user == subject.user and one.code == 403 for one in cluster.audit(skip))
 
 
 ROLES = "/apis/rbac.authorization.k8s.io/v1"
@@ -298,10 +320,6 @@ def without_right(cluster: Cluster, role: str, verb: str, resource: str) -> Iter
         assert cluster.api("PATCH", role, {"rules": rules}, content_type=MERGE).status == 200
 
 
-def forbidden(cluster: Cluster, subject: Program, skip: int) -> int:
-    return sum(one.user == subject.user and one.code == 403 for one in cluster.audit(skip))
-
-
 def test_403_on_watch_while_list_is_allowed(cluster: Cluster, namespace: str, program: Start) -> None:
     with (
         ApiWire(cluster) as wire,
@@ -320,7 +338,8 @@ def test_403_on_watch_while_list_is_allowed(cluster: Cluster, namespace: str, pr
             scene.wait_for(path)
             eventually(lambda: "403" in subject.problems().get("WatchFailing", ""), within=20)
             path = scene.change()
-            assert 6 <= forbidden(cluster, subject, seen) < 50
+            eventually(lambda: forbidden(cluster, subject, seen) >= 6)
+            assert forbidden(cluster, subject, seen) < 50
         scene.wait_for(path)
         scene.assert_works()
 
@@ -355,6 +374,21 @@ def test_403_on_apply(cluster: Cluster, namespace: str, program: Start) -> None:
         scene.assert_works()
 
 
+def test_403_on_slices(cluster: Cluster, namespace: str, program: Start) -> None:
+    """Then nobody is asked. It is said, and what is published stays, and follows its Service all the same."""
+    with staged(cluster, namespace, program, service_account="sliceless") as scene:
+        subject = scene.subject
+        subject.stop()
+        seen = len(list(cluster.audit()))
+        with without_right(cluster, f"{ROLES}/clusterroles/sliceless", "list", "endpointslices"):
+            subject.start()
+            assert "403" in eventually(lambda: subject.problems().get("EndpointSlicesUnreadable"), within=20)
+            scene.assert_untouched()
+            scene.wait_for(scene.change())
+            assert forbidden(cluster, subject, seen) < 25
+        scene.assert_works()
+
+
 # --- Too old ---------------------------------------------------------------------------------------------------------
 
 
@@ -384,6 +418,7 @@ def test_410_in_the_middle_of_a_list(proxy: ApiProxy, scene: Scene) -> None:
 # --- Connections that carry nothing, or not what they should ---------------------------------------------------------
 
 
+@pytest.mark.long
 def test_silence_is_noticed(
     cluster: Cluster, make_namespace: Callable[[], str], program: Start, proxy: ApiProxy
 ) -> None:

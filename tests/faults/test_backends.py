@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.pods import Pods
 from tests.cluster.programs import cluster_program
 from tests.e2e.program import Program, merged
 from tests.e2e.team_api import team_api
@@ -33,7 +34,7 @@ from tests.faults.hostile import (
     redirecting,
     redirecting_to,
 )
-from tests.faults.test_configmap import writes
+from tests.faults.test_configmap import settled, writes
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.faults
@@ -43,6 +44,10 @@ Settings = Mapping[str, Any]
 
 MEGABYTES = 150.0
 """What the program may hold of memory; it starts with 50."""
+
+DELAY = 15.0
+"""By how many seconds a thousand bad ones may delay a publication on a busy machine, which has all of them to read, and
+begins to check them: half of what a check of one that hangs takes."""
 
 
 # --- Backends and their Services -------------------------------------------------------------------------------------
@@ -237,10 +242,6 @@ def running(subject: Program) -> Iterator[Program]:
         subject.stop()
 
 
-one_trial = pytest.mark.xdist_group("backends-trial")
-
-
-@one_trial
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_backend_is_not_listed_and_the_log_says_why(cluster: Cluster, trial: Trial, name: str) -> None:
     if name == "no-name" and cluster.dns_missing:
@@ -250,7 +251,6 @@ def test_a_bad_backend_is_not_listed_and_the_log_says_why(cluster: Cluster, tria
     assert re.fullmatch(BAD[name].reason, event["reason"])
 
 
-@one_trial
 def test_among_bad_backends_the_good_ones_are_listed(trial: Trial) -> None:
     for name in GOOD:
         event = trial.word_on(name)
@@ -258,7 +258,6 @@ def test_among_bad_backends_the_good_ones_are_listed(trial: Trial) -> None:
     eventually(lambda: set(tools(trial.subject)) == {f"{trial.subject.namespace}/{name}" for name in GOOD})
 
 
-@one_trial
 def test_no_redirect_is_followed(trial: Trial) -> None:
     for name in ("redirect-loop", "redirect-elsewhere", "redirect-to-metadata"):
         trial.word_on(name)
@@ -266,7 +265,6 @@ def test_no_redirect_is_followed(trial: Trial) -> None:
     assert not trial.servers.visits(ELSEWHERE)
 
 
-@one_trial
 def test_bad_backends_leave_the_program_sound(cluster: Cluster, trial: Trial) -> None:
     for name in BAD:
         trial.word_on(name)
@@ -321,13 +319,15 @@ def test_a_thousand_bad_ones_neither_delay_nor_crowd_out_thirty_good_ones(
         taken = eventually(lambda: len(found := judged(subject)) == 500 and found, within=60, every=0.5)
         assert good <= taken
         assert {sum(key.startswith(f"{namespace}/") for key in taken) for namespace in others} == {18, 19}
-        assert sum(world.servers.visits(address)[-1].time > began for address in bad) <= 470
+        asked = [address for address in bad if any(visit.time > began for visit in world.servers.visits(address))]
+        assert len(asked) <= 470
         assert set(tools(subject)) == good
     print(
         f"30 are published after {alone:.2f} s alone, {among_a_thousand:.2f} s among 1,000 bad ones "
         f"({memory:.0f} MB at most), {among_few:.2f} s if the caps cut those off"
     )
     assert memory < MEGABYTES
+    assert max(among_a_thousand, among_few) < alone + DELAY
 
 
 def publication(subject: Program, services: set[str]) -> float:
@@ -365,9 +365,11 @@ def test_one_or_two_failures_in_a_row_cause_no_write(
     kind = ORDERS._replace(behaviour=in_turn(*statuses))
     address = world.create(namespace, {"orders": kind})["orders"]
     subject = program(merged(world.settings(namespace), QUICK))
-    eventually(lambda: len(world.servers.visits(address)) > 12, within=20)
+    eventually(lambda: tools(subject))
+    written, asked = settled(cluster, subject), len(world.servers.visits(address))
+    eventually(lambda: len(world.servers.visits(address)) > asked + 12, within=20)
     assert list(tools(subject)) == [f"{namespace}/orders"]
-    assert writes(cluster, subject) == [201]
+    assert writes(cluster, subject)[written:] == []
 
 
 def test_the_third_failure_takes_a_service_out_and_one_good_answer_brings_it_back(
@@ -376,44 +378,57 @@ def test_the_third_failure_takes_a_service_out_and_one_good_answer_brings_it_bac
     address = world.create(namespace, {"orders": ORDERS})["orders"]
     subject = program(merged(world.settings(namespace), {"healthCheck": {"interval": "4s"}}))
     eventually(lambda: tools(subject))
+    written = settled(cluster, subject)
     for behaviour, listed, after in ((answering(500), [], 3), (hostile.healthy, [f"{namespace}/orders"], 1)):
         before = len(world.servers.visits(address))
         world.servers.put(address, behaviour)
         eventually(lambda expected=listed: list(tools(subject)) == expected, within=15)
         assert len(world.servers.visits(address)) - before == after  # the next one is seconds away
-    assert writes(cluster, subject) == [201, 200, 200]
+    eventually(lambda: writes(cluster, subject)[written:] == [200, 200])
 
 
-def test_a_rolling_restart_of_two_replicas_causes_no_write(cluster: Cluster, namespace: str, program: Start) -> None:
-    with team_api(cluster, namespace, "orders", health_path="/", replicas=2) as api:
-        subject = program({"namespaces": {"include": [namespace]}} | QUICK)
-        eventually(lambda: tools(subject))
-        api.pods.restart()
-        asked = api.requests
-        eventually(lambda: api.requests > asked + 2)
-        assert list(tools(subject)) == [f"{namespace}/orders"]
-        assert writes(cluster, subject) == [201]
+def test_a_rolling_restart_of_two_replicas_causes_no_write(
+    cluster: Cluster, namespace: str, world: World, program: Start
+) -> None:
+    """Nor do checks that meet the Pod that is about to go, or the one that is not quite there."""
+    annotations = {f"kubernaut.io/toolset-{key}": value for key, value in ORDERS.annotations.items()}
+    service = cluster.create_service(
+        namespace, "orders", ports=[world.servers.port], annotations=annotations | {"kubernaut.io/toolset": "enabled"}
+    )
+    address = service["spec"]["clusterIP"]
+    pods = Pods(cluster, service, replicas=2)
+    world.servers.put(address, hostile.healthy)
+    subject = program(merged(world.settings(namespace), QUICK))
+    eventually(lambda: tools(subject))
+    written = settled(cluster, subject)
+    world.servers.put(address, in_turn(200, 500, 503))
+    asked = len(world.servers.visits(address))
+    for _ in range(3):
+        pods.restart()
+    eventually(lambda: len(world.servers.visits(address)) > asked + 6)
+    assert list(tools(subject)) == [f"{namespace}/orders"]
+    assert writes(cluster, subject)[written:] == []
 
 
 def test_without_a_ready_endpoint_it_is_taken_out_unasked_and_with_one_it_is_back_at_once(
     cluster: Cluster, namespace: str, program: Start
 ) -> None:
-    # After the fourth failure, 7 s after the first, the next check would be 8 s away.
-    patient = {"healthCheck": {"interval": "1h", "failureThreshold": 4}}
+    # The sixth failure comes 31 s after the first, and the next check would be 32 s away.
+    patient = {"healthCheck": {"interval": "1h", "failureThreshold": 6}}
     with team_api(cluster, namespace, "orders", health_path="/", replicas=2) as api:
         subject = program({"namespaces": {"include": [namespace]}} | patient)
         eventually(lambda: tools(subject))
-        asked = api.requests
+        written, asked = settled(cluster, subject), api.requests
         api.pods.each[0].set_ready(False)
         api.pods.wait_for(1)
         api.pods.set_ready(False)
-        eventually(lambda: not tools(subject), within=20)
-        assert api.requests == asked
-        (out,) = subject.events("service_not_listed")[-1:]
-        assert out["reason"] == "no ready endpoint in its EndpointSlices"
+        eventually(lambda: not tools(subject), within=60)
+        assert api.requests <= asked + 1  # one with its first ready endpoint may be checked a second time just then
+        reason = "no ready endpoint in its EndpointSlices"
+        eventually(lambda: reason in {one["reason"] for one in subject.events("service_not_listed")})
         api.pods.each[1].set_ready(True)
-        eventually(lambda: tools(subject), within=4)
-        assert writes(cluster, subject) == [201, 200, 200]
+        eventually(lambda: tools(subject), within=10)
+        eventually(lambda: writes(cluster, subject)[written:] == [200, 200])
 
 
 def test_at_rest_a_service_is_asked_once_in_an_interval(namespace: str, world: World, program: Start) -> None:
@@ -474,19 +489,20 @@ def test_when_the_network_fails_nothing_is_taken_out_but_what_is_deleted(
 ) -> None:
     five = published()
     subject, first = five.subject, FIVE[0]
+    written = settled(cluster, subject)
     five.cut()
     message = eventually(lambda: subject.problems().get("MassFailure"), within=20)
     assert re.match("[3-5] of 5 published services turned unhealthy", message)
     five.wait_for_checks(4)
     assert five.listed == set(FIVE)
-    assert writes(cluster, subject) == [201]
+    assert writes(cluster, subject)[written:] == []
     assert cluster.api("DELETE", f"/api/v1/namespaces/{five.namespace}/services/{first}").status == 200
-    eventually(lambda: five.listed == set(FIVE) - {first}, within=5)
+    eventually(lambda: five.listed == set(FIVE) - {first}, within=15)
     assert "MassFailure" in subject.problems()
     five.recover()
     eventually(lambda: subject.problems() == {})
     assert five.listed == set(FIVE) - {first}
-    assert writes(cluster, subject) == [201, 200]
+    eventually(lambda: writes(cluster, subject)[written:] == [200])
 
 
 def test_what_a_mass_failure_holds_is_released_by_time(cluster: Cluster, published: Callable[..., Five]) -> None:

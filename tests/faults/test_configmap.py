@@ -69,6 +69,17 @@ def writes(cluster: Cluster, subject: Program) -> list[int]:
     ]
 
 
+def settled(cluster: Cluster, subject: Program) -> int:
+    """Wait until what is published has been said and noted as well, and return how many writes there have been.
+
+    They may be two: a Service whose first answer takes more than a second is not in the first publication. The program
+    says that a Service is listed once it is written, and the audit log has a line for a request once it is answered.
+    """
+    eventually(lambda: tools(subject).keys() <= {one["service"] for one in subject.events("service_listed")})
+    eventually(lambda: sum(code < 300 for code in writes(cluster, subject)) >= len(subject.events("published")))
+    return len(writes(cluster, subject))
+
+
 def problem(subject: Program, reason: str) -> str:
     """Wait for a problem, and return what the program says of it."""
     return eventually(lambda: subject.problems().get(reason), within=20)
@@ -80,9 +91,9 @@ def problem(subject: Program, reason: str) -> str:
 def test_a_single_edit_or_deletion_by_hand_is_put_right_at_once(cluster: Cluster, subject: Program) -> None:
     good = documents(subject)
     edit(cluster, subject, {"data": {"custom_toolset.yaml": "toolsets: {}"}, "metadata": {"labels": None}})
-    eventually(lambda: documents(subject) == good and "labels" in subject.published()["metadata"], within=1)
+    eventually(lambda: documents(subject) == good and "labels" in subject.published()["metadata"], within=5)
     assert cluster.api("DELETE", path(subject)).status == 200
-    eventually(lambda: documents(subject) == good, within=1)
+    eventually(lambda: documents(subject) == good, within=5)
     assert "problem" not in {event["event"] for event in subject.events()}
 
 
@@ -166,7 +177,7 @@ def test_who_fights_for_our_keys_is_named_and_answered_ever_more_slowly(cluster:
 
     with again_and_again(fight, every=0.01):
         said = problem(subject, "ConfigMapContested")
-        assert "changed 3 times in a row by rival-controller;" in said
+        assert re.search(r"changed \d+ times in a row by rival-controller;", said)
         assert f"{subject.namespace}/{CONFIG_MAP}" in said
         eventually(lambda: _rounds(subject) >= 5, within=30)  # after 1 + 2 s
         # A change of our own is no reason to hurry.
@@ -190,13 +201,14 @@ def _rounds(subject: Program) -> int:
 
 def test_an_immutable_one_is_left_alone_until_it_is_deleted(cluster: Cluster, subject: Program) -> None:
     good = documents(subject)
+    written = settled(cluster, subject)
     edit(cluster, subject, {"immutable": True})
     annotate(cluster, subject.namespace, "orders", {"kubernaut.io/toolset-path": "/moved"})
     said = problem(subject, "ConfigMapImmutable")
     assert f"{subject.namespace}/{CONFIG_MAP}" in said
     assert "delete it" in said
     assert documents(subject) == good
-    assert writes(cluster, subject) == [201]
+    assert writes(cluster, subject)[written:] == []
     assert cluster.api("DELETE", path(subject)).status == 200
     eventually(lambda: "/moved" in documents(subject).get("toolset.json", ""))
     eventually(lambda: subject.problems() == {})
@@ -233,7 +245,7 @@ def test_a_toolset_file_of_somebody_else_is_not_destroyed_until_it_is_handed_ove
     now = subject.published()
     assert now["data"]["notes.txt"] == "theirs"
     assert now["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
-    assert now["metadata"]["annotations"] == HELM["annotations"]
+    assert now["metadata"]["annotations"].items() >= HELM["annotations"].items()
 
 
 def test_one_that_somebody_prepared_with_overrides_is_used(
@@ -270,29 +282,36 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("toolsets: [not, a, mapping", "overrides.yaml", id="broken"),
-        pytest.param(BOMB, "overrides.yaml", id="alias bomb"),
+        pytest.param("toolsets: [not, a, mapping", "overrides.yaml:2: not valid YAML: ", id="broken"),
+        pytest.param(BOMB, "overrides.yaml:6: f[6]: the aliases expand to more than 1000000 ", id="alias bomb"),
         pytest.param("x: " + 900 * 1024 * "y", "921603 bytes", id="900 KiB"),
-        pytest.param("- a\n- b\n", "overrides.yaml", id="a list"),
-        pytest.param("toolsets: 5\n", "toolsets", id="a number"),
-        pytest.param("internet: yes please\n", "internet", id="a text"),
-        pytest.param("internet: {enabled: 'true'}\n", "enabled", id="a text for a boolean"),
-        pytest.param("kubernetes/logs: {config: [a]}\n", "kubernetes/logs.config", id="a list for a mapping"),
-        pytest.param("internet: !!python/object/apply:os.system [id]\n", "overrides.yaml", id="a tag"),
-        pytest.param("\x01\x02", "overrides.yaml", id="control characters"),
-        pytest.param(5000 * "[", "overrides.yaml", id="deep"),
+        pytest.param("- a\n- b\n", "overrides.yaml:1: this is a list", id="a list"),
+        pytest.param("toolsets: 5\n", "toolsets: this is 5", id="a number"),
+        pytest.param("internet: yes please\n", "internet: this is the text", id="a text"),
+        pytest.param("internet: {enabled: 'true'}\n", "internet.enabled: this is the text", id="a text for a boolean"),
+        pytest.param(
+            "kubernetes/logs: {config: [a]}\n", "kubernetes/logs.config: this is a list", id="a list for a mapping"
+        ),
+        pytest.param(
+            "internet: !!python/object/apply:os.system [id]\n",
+            "internet: the tag python/object/apply:os.system is not allowed",
+            id="a tag",
+        ),
+        pytest.param("\x01\x02", "control characters are not allowed", id="control characters"),
+        pytest.param(5000 * "[", ": nested more than 32 deep", id="deep"),
     ],
 )
 def test_with_overrides_that_cannot_be_used_what_was_published_stays(
     cluster: Cluster, subject: Program, text: str, expected: str
 ) -> None:
     good = documents(subject)
+    written = settled(cluster, subject)
     edit(cluster, subject, {"data": {"overrides.yaml": text}})
     assert expected in problem(subject, "OverridesInvalid")
     annotate(cluster, subject.namespace, "orders", {"kubernaut.io/toolset-path": "/moved"})
     eventually(lambda: len([one for one in subject.events("service_listed") if one["endpoint"].endswith("/moved")]) > 0)
     assert documents(subject) == good
-    assert writes(cluster, subject) == [201]
+    assert writes(cluster, subject)[written:] == []
     edit(cluster, subject, {"data": {"overrides.yaml": None}})
     eventually(lambda: "/moved" in documents(subject)["toolset.json"])
     eventually(lambda: subject.problems() == {})

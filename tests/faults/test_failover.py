@@ -5,6 +5,7 @@ Each replica has an account of its own, so that the API server's audit log tells
 
 import operator
 import os
+import re
 import secrets
 import signal
 import time
@@ -91,15 +92,23 @@ class Replicas:
 
     def taken(self, subject: Program, *, since: datetime) -> datetime:
         """Return when a replica sent what gave it the lease."""
-        leases = succeeded(self.audit(), "leases", CONFIG_MAP)
-        return next(one.received for one in acquisitions(leases) if one.user == subject.user and one.received > since)
+
+        def found() -> datetime | None:
+            leases = acquisitions(succeeded(self.audit(), "leases", CONFIG_MAP))
+            return next((one.received for one in leases if one.user == subject.user and one.received > since), None)
+
+        return eventually(found)  # a request is in the audit log once it is answered
 
     def assert_one_at_a_time(self) -> None:
         """No two ever led at the same time, by their own word, and none wrote when another one led."""
         for one, other in combinations(self.each, 2):
             for start, end in reigns(one):
                 assert not [term for term in reigns(other) if term[0] < end and start < term[1]]
-        assert late_writes(self.audit(), CONFIG_MAP, {one.user for one in self.each}) == []
+        self.assert_no_late_write()
+
+    def assert_no_late_write(self) -> None:
+        """Nobody wrote who did not hold the lease. What makes a write one of the holder's may be logged after it."""
+        eventually(lambda: not late_writes(self.audit(), CONFIG_MAP, {one.user for one in self.each}))
 
 
 def leads_as(subject: Program) -> str | None:
@@ -161,7 +170,8 @@ def seconds_to_the_next_write(replicas: Replicas, old: Program, end: signal.Sign
     path = replicas.change()
     new = replicas.wait_for_leader(other_than=old)
     replicas.wait_for(path)
-    return (replicas.writes(new, since=ended)[0].logged - ended).total_seconds()
+    first, *_ = eventually(lambda: replicas.writes(new, since=ended))
+    return (first.logged - ended).total_seconds()
 
 
 @pytest.mark.parametrize(
@@ -203,18 +213,33 @@ def test_in_the_middle_of_many_changes_the_next_one_takes_over_as_soon(
             old.start()
             eventually(lambda subject=old: subject.events("service_listed"), within=20)
     print(f"SIGTERM amid many changes to the publication of the last one: {', '.join(f'{s:.2f} s' for s in figures)}")
-    assert max(figures) < 2
+    assert max(figures) < 4
 
 
 def test_kubectl_shows_who_leads_as_for_any_other_program(
     cluster: Cluster, namespace: str, replicas: Callable[..., Replicas]
 ) -> None:
-    leader = replicas().wait_for_leader()
+    subjects = replicas()
+    leader = subjects.wait_for_leader()
     head, row = cluster.kubectl("get", "lease", f"--namespace={namespace}").splitlines()
     assert head.split() == ["NAME", "HOLDER", "AGE"]
     name, holder, age = row.split()
     assert (name, holder) == (CONFIG_MAP, leads_as(leader))
     assert age[-1] == "s"
+    record = subjects.lease()
+    assert record["leaseDurationSeconds"] == 15
+    assert record.get("leaseTransitions", 0) == 0
+    for key in ("acquireTime", "renewTime"):  # MicroTime, in UTC
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", record[key])
+        assert timedelta() <= now() - datetime.fromisoformat(record[key]) < timedelta(minutes=1)
+    acquired = record["acquireTime"]
+    renewed = eventually(lambda: (later := subjects.lease())["renewTime"] > record["renewTime"] and later)
+    assert renewed["acquireTime"] == acquired
+    leader.stop()
+    new = subjects.wait_for_leader(other_than=leader)
+    taken = subjects.lease()
+    assert (taken["holderIdentity"], taken["leaseTransitions"]) == (leads_as(new), 1)
+    assert taken["acquireTime"] > acquired
 
 
 # --- Cut off ---------------------------------------------------------------------------------------------------------
@@ -278,7 +303,7 @@ def test_a_leader_that_was_paused_does_not_write_when_it_wakes_up(replicas: Call
     subjects.wait_for(path := subjects.change())
     eventually(lambda: any(event["endpoint"].endswith(path) for event in old.events("service_listed")))
     assert subjects.writes(old, since=paused) == []
-    assert late_writes(subjects.audit(), CONFIG_MAP, {one.user for one in subjects.each}) == []
+    subjects.assert_no_late_write()
 
 
 def test_what_a_paused_leader_had_on_its_way_is_refused_when_it_arrives(
@@ -336,7 +361,7 @@ def test_a_lease_that_somebody_deletes_is_made_anew_and_stays_with_who_leads(
     leader = subjects.wait_for_leader()
     for _ in range(3):
         assert cluster.api("DELETE", lease_path(namespace)).status == 200
-        eventually(lambda: subjects.leader() is leader, within=2)
+        eventually(lambda: subjects.leader() is leader, within=5)  # the lease is longer
         subjects.wait_for(subjects.change())
     assert [len(reigns(one)) for one in subjects.each if one is not leader] == [0]
     assert len(reigns(leader)) == 1
@@ -351,7 +376,7 @@ def test_a_stranger_in_the_lease_is_waited_for(
     began = now()
     stranger = {"spec": {"holderIdentity": "stranger"}}
     assert cluster.api("PATCH", lease_path(namespace), stranger, content_type=MERGE).status == 200
-    eventually(lambda: not leads_as(old), within=2)
+    eventually(lambda: not leads_as(old), within=5)
     path = subjects.change()
     new = subjects.wait_for_leader()
     taken = subjects.taken(new, since=began)
@@ -372,6 +397,7 @@ SEED = os.environ.get("CHAOS_SEED")
 
 
 @pytest.mark.chaos
+@pytest.mark.long
 def test_three_replicas_under_kills_pauses_and_cuts_never_write_two_at_a_time_and_lose_nothing(
     cluster: Cluster, namespace: str, program: Start
 ) -> None:
@@ -397,6 +423,8 @@ def test_three_replicas_under_kills_pauses_and_cuts_never_write_two_at_a_time_an
         versions = history.complete()
         records = [version["spec"] for version in leases.complete() if version]
 
+    # What the audit log says of writers is the whole truth: there is no version that it does not know.
+    eventually(lambda: len(versions) == len(succeeded(subjects.audit(), "configmaps", CONFIG_MAP)))
     audit = subjects.audit()
     users = {one.user for one in subjects.each}
     late = late_writes(audit, CONFIG_MAP, users)
@@ -414,8 +442,6 @@ def test_three_replicas_under_kills_pauses_and_cuts_never_write_two_at_a_time_an
     assert figures["elections"] > 3 * MINUTES, "that was no chaos"
     assert not stolen(records)
     assert not [one for one in late if one.second or not chaos.excuses(one.write)]
-    # What the audit log says of writers is the whole truth: there is no version that it does not know.
-    assert len(versions) == len(succeeded(audit, "configmaps", CONFIG_MAP))
     assert_loadable(versions)
     assert overrides(versions) == life.overrides[CONFIG_MAP]
 

@@ -25,8 +25,12 @@ async def cluster(sandbox: Sandbox) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def start(cluster: Cluster) -> AsyncIterator[Callable[..., Awaitable[Subject]]]:
-    """Start the service with these settings; it is ended, in order, when the test is over."""
+async def start(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Awaitable[Subject]]]:
+    """Start the service with these settings; it is ended, in order, when the test is over.
+
+    Its first publication waits for verdicts for longer than usual, so that on a busy machine, too, there is only one.
+    """
+    monkeypatch.setattr("dynamic_toolset.controller.controller.FIRST_PUBLICATION_WAIT", 10.0)
     async with AsyncExitStack() as cleanup:
 
         async def start(**changes: Any) -> Subject:

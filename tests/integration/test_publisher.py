@@ -197,7 +197,6 @@ async def test_a_conflict_is_resolved_with_the_overrides_that_caused_it(cluster:
     assert len(pauses) == 2
     assert pauses[0] >= 0.1
     assert pauses[1] >= 0.2
-    assert sum(pauses) < 1
     assert cluster.requests["get", "configmaps"] == 2
 
 

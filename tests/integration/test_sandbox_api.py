@@ -124,7 +124,7 @@ async def test_it_stops_at_once_and_ends_its_watches_in_good_order(http: aiohttp
         response = await http.get(sandbox.url + MAPS, params={"watch": "1"})
         await sandbox.put(config_map("a"))
         started = time.monotonic()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     lines = (await response.read()).splitlines()
     assert [json.loads(line)["type"] for line in lines] == ["ADDED"]
 

@@ -1,6 +1,7 @@
 """The command line: one module for each command, imported when it is called (start-up time is part of the product)."""
 
 import os
+import signal
 import sys
 
 
@@ -9,6 +10,11 @@ def main() -> None:
 
     Exit status: 0 done, 1 it did not work, 2 the call was wrong, 130 interrupted from the keyboard.
     """
+    if sys.argv[1:2] == ["run"]:
+        # Until the service has something to finish. By default a signal would be the end with another status than 0,
+        # and as process 1 of a container it would not be heard at all.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
     import click
 
     from dynamic_toolset.cli.app import app

@@ -1,7 +1,8 @@
 """The command line, called as its entry point calls it, in this process."""
 
 import io
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ spec: {ports: [{port: 80}]}
 
 
 Run = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def own_handler() -> Iterator[None]:
+    """The process of the tests ends by SIGTERM as before, whatever a command has done."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(autouse=True)
