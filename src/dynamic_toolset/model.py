@@ -133,7 +133,8 @@ class Candidate(Struct, frozen=True):
     """A Service that detection takes for a service type, with its endpoint, its health check and its use.
 
     ``name`` tells instances of one type apart for the agent: the Service's name or its ``-name`` annotation. It
-    holds only ``[a-z0-9-]``. ``title`` and ``description`` are the catalog's words, never the Service's.
+    holds only ``[a-z0-9-]``. ``title`` and ``description`` are the catalog's words, never the Service's. So is
+    ``catalog_type``, the entry that holds for it: its type, or ``custom`` for a type of its owner's own.
     """
 
     key: ServiceKey
@@ -144,6 +145,7 @@ class Candidate(Struct, frozen=True):
     agent: AgentBinding
     title: str
     description: str
+    catalog_type: str = "custom"
 
 
 class Outcome(StrEnum):
@@ -159,16 +161,41 @@ class Outcome(StrEnum):
     """It is no backend that we know, or its owner opted out."""
 
 
+class Rejection(StrEnum):
+    """What a rejected Service fails by, which is also whose turn it is to do something about it."""
+
+    ANNOTATION = "annotation"
+    """An annotation is wrong or missing: its owner's."""
+    PORT = "port"
+    """It has no port that could be meant: its owner's."""
+    POLICY = "policy"
+    """The settings do not let it be published: the operator's, if anybody's."""
+    LIMIT = "limit"
+    """There is too much of something: of its labels or ports, or of candidates."""
+
+
+class PortNote(Struct, frozen=True):
+    """A port of a Service that was considered, and in a sentence what was made of it."""
+
+    port: int
+    name: str | None
+    chosen: bool
+    note: str
+
+
 class Decision(Struct, frozen=True):
     """What was decided about one Service, and why, in words for the person who asks.
 
-    ``candidate`` is there for a candidate and for a duplicate. ``evidence`` lists the rules that matched, in order.
+    ``candidate`` is there for a candidate and for a duplicate. ``evidence`` lists the rules that matched, in order, and
+    ``ports`` the ports that were considered, in the Service's order. ``rejection`` is there for what is rejected.
     """
 
     outcome: Outcome
     reason: str
     candidate: Candidate | None = None
     evidence: tuple[str, ...] = ()
+    ports: tuple[PortNote, ...] = ()
+    rejection: Rejection | None = None
 
     @property
     def type(self) -> str | None:
@@ -209,6 +236,13 @@ class Health(Struct, frozen=True):
 UNCHECKED = Health(Verdict.UNKNOWN, "not checked yet")
 
 
+class Check(Struct, frozen=True):
+    """One check of a candidate that ended: when, in seconds since the epoch, and with which outcome."""
+
+    at: float
+    health: Health
+
+
 # --- Toolset and report ---------------------------------------------------------------------------------------------
 
 
@@ -234,12 +268,24 @@ class Problem(Struct, frozen=True):
     message: str
 
 
+class Effect(Struct, frozen=True):
+    """What an override does to one toolset, in a sentence. ``waiting``: it would change what is not there now."""
+
+    toolset: str
+    section: Literal["toolsets", "mcp_servers"]
+    kind: Literal["changed", "added", "removed", "waiting", "none"]
+    message: str
+
+
 class Report(Struct, frozen=True):
     """Everything decided in one pass: what API, page, status, metrics, logs and commands render.
 
     ``decisions`` holds every Service that was seen; ``discovered`` every candidate, sorted by key; ``documents`` what
     is, or would be, published; ``published`` whether the cluster holds exactly these documents. While ``problems``
     hold a publication back, the documents are the last good ones, whatever is listed by now.
+
+    ``held`` are the services that stay listed only because so many fail at once, ``overrides`` what people wrote, None
+    if nothing, with its ``effects``, and ``leads`` says whether this instance is the one that writes.
     """
 
     decisions: Mapping[ServiceKey, Decision]
@@ -247,3 +293,59 @@ class Report(Struct, frozen=True):
     documents: tuple[Document, ...]
     problems: tuple[Problem, ...]
     published: bool
+    held: frozenset[ServiceKey] = frozenset()
+    overrides: str | None = None
+    effects: tuple[Effect, ...] = ()
+    leads: bool = False
+
+
+# --- What a pass did ------------------------------------------------------------------------------------------------
+
+EventName = Literal["service_listed", "service_not_listed", "service_gone", "published", "problem", "problem_solved"]
+"""What can be said of a change: the name of the log event, of the entry in the history, and of what is streamed."""
+
+
+class Change(Struct, frozen=True):
+    """Something that a pass changed, and what led to it (``cause``, a sentence).
+
+    Of a service: its ``type``, ``endpoint``, ``health`` and the ``reason`` of that. Of a problem: ``reason`` is its
+    word and ``message`` its sentence. Of a publication: ``message`` says what was written, and ``diff`` how HolmesGPT's
+    file changed (unified, of bounded length).
+    """
+
+    event: EventName
+    service: ServiceKey | None = None
+    type: str = ""
+    endpoint: str = ""
+    health: str = ""
+    reason: str = ""
+    message: str = ""
+    cause: str = ""
+    diff: str = ""
+
+
+class Entry(Struct, frozen=True):
+    """A change as the history keeps it: ``id`` grows from one to the next, ``at`` is in seconds since the epoch."""
+
+    id: str
+    at: float
+    change: Change
+
+
+PublishOutcome = Literal["unchanged", "created", "updated", "standby", "withheld", "failed"]
+"""What became of the publication in a pass. ``standby``: another instance leads; ``withheld``: a person must judge."""
+
+
+class Pass(Struct, frozen=True):
+    """One look of the controller at everything: what came of it, when (seconds since the epoch), and what it took.
+
+    ``report`` is the same object as that of the pass before where nothing changed. ``latencies`` are the seconds from
+    the arrival of each change of a Service to the publication in which it showed, if this pass made it.
+    """
+
+    report: Report
+    at: float
+    seconds: float
+    outcome: PublishOutcome
+    changes: tuple[Change, ...] = ()
+    latencies: tuple[float, ...] = ()

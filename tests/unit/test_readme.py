@@ -60,7 +60,7 @@ def _program(file: Path, line: str) -> None:
 
 @pytest.mark.parametrize("command", without_a_cluster(), ids=lambda command: command.line)
 def test_a_command_that_needs_no_cluster_does_what_is_shown(command: Command, folder: Path) -> None:
-    environ = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOME": str(folder)}
+    environ = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOME": str(folder), "PYTHONPATH": str(ROOT / "src")}
     ended = subprocess.run(
         ["sh", "-c", command.line], cwd=folder, env=environ, capture_output=True, text=True, timeout=60
     )

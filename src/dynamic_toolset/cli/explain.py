@@ -5,6 +5,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from msgspec import to_builtins
 
 from dynamic_toolset.cli.describe import facts
 from dynamic_toolset.cli.failures import printable, tell
@@ -23,7 +26,7 @@ def run_files(files: Sequence[str], output: str, config: Path | None, assignment
     decisions = Detector(setup.catalog, setup.settings, manifests.namespaces).discover(manifests.services)
     keys = [service.metadata.key for service in manifests.services]
     if output == "json":
-        print(json.dumps({"services": [facts(key, decisions[key]) for key in keys]}, indent=2))
+        print(json.dumps({"services": [_facts(key, decisions[key]) for key in keys]}, indent=2))
     elif keys:
         print("\n\n".join(_text(key, decisions[key]) for key in keys))
     tell(manifests.warnings, manifests.problems)
@@ -55,10 +58,14 @@ def run_live(
     listed = found.is_listed(key, setup.settings)
     if output == "json":
         extra = {"health": health.verdict.value, "healthReason": health.reason} if health else {}
-        print(json.dumps({"services": [{**facts(key, decision), **extra, "listed": listed}]}, indent=2))
+        print(json.dumps({"services": [{**_facts(key, decision), **extra, "listed": listed}]}, indent=2))
     else:
         print(_text(key, decision, health))
         print(f"  listed    {'yes' if listed else 'no'}")
+
+
+def _facts(key: ServiceKey, decision: Decision) -> dict[str, Any]:
+    return {**facts(key, decision), "ports": [to_builtins(port) for port in decision.ports]}
 
 
 def _text(key: ServiceKey, decision: Decision, health: Health | None = None) -> str:
@@ -67,6 +74,10 @@ def _text(key: ServiceKey, decision: Decision, health: Health | None = None) -> 
         lines += [f"  type      {decision.type}", f"  endpoint  {decision.endpoint}"]
     lines.append(f"  why       {decision.reason}")
     lines += [f"            - {rule}" for rule in decision.evidence if rule not in decision.reason]
+    for number, port in enumerate(decision.ports):
+        label = "ports" if number == 0 else ""
+        place = " ".join([*([str(port.port)] if port.port else []), *([port.name] if port.name else [])])
+        lines.append(f"  {label:<9} {place}: {port.note}" if place else f"  {label:<9} {port.note}")
     if health:
         lines.append(f"  health    {health.verdict.value}: {health.reason}")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from dynamic_toolset.kube.objects import Namespace, ObjectKey, Service
-from dynamic_toolset.settings import MISFITS, YamlLoader
+from dynamic_toolset.strict_yaml import MISFITS, YamlLoader
 
 MAX_DEPTH = 100
 """How deep YAML may be nested: libyaml's composer recurses, and takes the process with it when the stack is full."""

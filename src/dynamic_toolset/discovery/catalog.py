@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from dynamic_toolset.discovery.expressions import unfit
 from dynamic_toolset.model import AgentBinding, HealthCheck, HttpBinding, Identity, InstancesBinding, Scheme
-from dynamic_toolset.settings import MISFITS, YamlLoader
+from dynamic_toolset.strict_yaml import MISFITS, YamlLoader
 
 CUSTOM = "custom"
 """The type whose rules hold for an annotated type that the catalog does not know."""

@@ -29,10 +29,11 @@ from dynamic_toolset.discovery.endpoints import (
     web_ports,
 )
 from dynamic_toolset.discovery.policy import NO_LABELS, NamespaceLabels, Permissions
+from dynamic_toolset.discovery.ports import Patterns, considered
 from dynamic_toolset.discovery.selection import Possible, Rank, Selection
 from dynamic_toolset.discovery.twins import Entrance, entrance
 from dynamic_toolset.kube.objects import Labels, Service, ServicePort
-from dynamic_toolset.model import Candidate, Decision, Endpoint, Outcome, Scheme, ServiceKey
+from dynamic_toolset.model import Candidate, Decision, Endpoint, Outcome, PortNote, Rejection, Scheme, ServiceKey
 from dynamic_toolset.settings import Namespaces, Settings
 
 MAX_LABELS = 64
@@ -90,11 +91,23 @@ class _Miss(Struct, frozen=True):
 
 
 class _Kind(Struct, frozen=True):
-    """What a Service is taken for, and why. ``name`` is the type's, or what its owner calls a type of his own."""
+    """What a Service is taken for, and why. ``name`` is the type's, or what its owner calls a type of his own.
+
+    ``ports`` are the patterns of its ports that count here.
+    """
 
     name: str
     type: ServiceType
     evidence: tuple[str, ...]
+    ports: Patterns
+
+
+class _Place(Struct, frozen=True):
+    """Where a service type is usually found in a Service."""
+
+    port: ServicePort | None
+    scheme: Scheme
+    path: str
 
 
 class _Facts(Struct, frozen=True):
@@ -161,7 +174,7 @@ class Detector:
             return _NO_TRACE
         excess = _excess(service)
         if excess:
-            return _rejected(excess)
+            return _rejected(excess, by=Rejection.LIMIT)
         found = self._recognise(service, rules)
         if asked is None:
             return self._detected(service, Request(), found)
@@ -171,9 +184,11 @@ class Detector:
         """Decide what the possible candidates of one namespace mean for each other; their order does not matter."""
         return selection.within_namespace(possible, self._catalog, self._settings.policy.max_per_namespace)
 
-    def beyond_all(self, taken: Mapping[str, tuple[Rank, ...]]) -> dict[ServiceKey, Decision]:
+    def beyond_all(
+        self, taken: Mapping[str, tuple[Rank, ...]], decided: Mapping[ServiceKey, Decision]
+    ) -> dict[ServiceKey, Decision]:
         """Decide which of the candidates that are taken of each namespace are too many in all."""
-        return selection.beyond_all(taken, self._settings.policy.max_in_all)
+        return selection.beyond_all(taken, decided, self._settings.policy.max_in_all)
 
     def discover(self, services: Iterable[Service]) -> dict[ServiceKey, Decision]:
         """Decide about all Services of a cluster, in their order."""
@@ -188,7 +203,7 @@ class Detector:
         selected = {namespace: self.select(group) for namespace, group in possible.items()}
         for one in selected.values():
             decided |= one.decisions
-        return decided | self.beyond_all({namespace: one.taken for namespace, one in selected.items()})
+        return decided | self.beyond_all({namespace: one.taken for namespace, one in selected.items()}, decided)
 
     # --- Which rules are worth a look -----------------------------------------------------------------------------
 
@@ -255,14 +270,15 @@ class Detector:
     def _detected(self, service: Service, asked: Request, found: "_Match | _Miss | None") -> Decision:
         if not isinstance(found, _Match):
             return _ignored(found.reason) if found else _NO_TRACE
+        kind = _Kind(found.type.name, found.type, found.evidence, found.type.ports_of(found.rule))
         if found.rule.reject and asked.path is None and asked.endpoint is None:
-            return _rejected(found.rule.reject)
-        kind = _Kind(found.type.name, found.type, found.evidence)
+            return _rejected(found.rule.reject, _ports(service, kind))
         refused = self._refusal(service, asked, kind)
         if refused:
-            return _rejected(f"it looks like {found.type.title}, but {refused}")
-        scheme, path = found.rule.scheme or found.type.scheme, _first(found.rule.path, found.type.path)
-        return self._candidate(service, asked, kind, found.port, scheme, path)
+            return _rejected(
+                f"it looks like {found.type.title}, but {refused}", _ports(service, kind), by=Rejection.POLICY
+            )
+        return self._candidate(service, asked, kind, _place(found))
 
     # --- What its owner asks for ----------------------------------------------------------------------------------
 
@@ -271,23 +287,22 @@ class Detector:
             if isinstance(found, _Match):
                 return self._detected(service, asked, found)
             why = found.reason if found else "nothing else says what it is"
-            return _rejected(f"annotation {annotations.TYPE} is needed: {why}")
+            return _rejected(f"annotation {annotations.TYPE} is needed: {why}", considered(service))
         types = self._catalog.types
         service_type = types.get(asked.type, types[CUSTOM])
         evidence = [f"annotation {annotations.TYPE}: {asked.type}"]
         if asked.type not in types:
             near = difflib.get_close_matches(asked.type, types, n=1, cutoff=0.75)
             evidence.append(f"a type of its owner's own{f', not {near[0]}' if near else ''}")
-        kind = _Kind(asked.type, service_type, tuple(evidence))
+        if isinstance(found, _Match) and found.type is service_type:
+            patterns, place = service_type.ports_of(found.rule), _place(found)
+        else:
+            patterns, place = _usual_place(service, service_type)
+        kind = _Kind(asked.type, service_type, tuple(evidence), patterns)
         refused = self._refusal(service, asked, kind)
         if refused:
-            return _rejected(refused)
-        if isinstance(found, _Match) and found.type is service_type:
-            scheme, path = found.rule.scheme or service_type.scheme, _first(found.rule.path, service_type.path)
-            port: ServicePort | None = found.port
-        else:
-            port, scheme, path = _usual_port(service, service_type)
-        return self._candidate(service, asked, kind, port, scheme, path)
+            return _rejected(refused, _ports(service, kind), by=Rejection.POLICY)
+        return self._candidate(service, asked, kind, place)
 
     # --- Whether it may be, and where it is -----------------------------------------------------------------------
 
@@ -298,22 +313,23 @@ class Detector:
     def _foreign_host(self, service: Service, asked: Request) -> str | None:
         return foreign_host(service, asked.endpoint, self._settings.cluster_domain)
 
-    def _candidate(
-        self, service: Service, asked: Request, kind: "_Kind", port: ServicePort | None, scheme: Scheme, path: str
-    ) -> Decision:
+    def _candidate(self, service: Service, asked: Request, kind: "_Kind", place: "_Place") -> Decision:
         """Make the candidate, with all that the owner asked for."""
         host = self._foreign_host(service, asked)
+        port, scheme, path = place.port, place.scheme, place.path
         wanted = str(asked.endpoint.port) if asked.endpoint else asked.port
+        annotation = None
         if wanted is not None:
+            annotation = annotations.ENDPOINT if asked.endpoint else annotations.PORT
             port = named_port(service, wanted) if host is None else outside_port(service, wanted)
             if port is None:
-                key = annotations.ENDPOINT if asked.endpoint else annotations.PORT
-                return _rejected(annotations.broken(key, wanted, f"a port of this Service: {_ports_in_words(service)}"))
+                rule = f"a port of this Service: {_ports_in_words(service)}"
+                return _rejected(annotations.broken(annotation, wanted, rule), _ports(service, kind))
         if port is None:
             if host is None and not web_ports(service):
-                return _rejected("it has no TCP port that could speak HTTP")
-            ports = _ports_in_words(service)
-            return _rejected(f"annotation {annotations.PORT} is needed, to say which port is meant: {ports}")
+                return _rejected("it has no TCP port that could speak HTTP", _ports(service, kind), by=Rejection.PORT)
+            why = f"annotation {annotations.PORT} is needed, to say which port is meant: {_ports_in_words(service)}"
+            return _rejected(why, _ports(service, kind))
         if asked.endpoint:
             scheme, path = asked.endpoint.scheme, asked.endpoint.path
         else:
@@ -321,9 +337,9 @@ class Detector:
             path = _first(asked.path, path)
         evidence = kind.evidence
         if host is None:
-            place = endpoint(service, port, scheme, path, self._settings)
+            url = endpoint(service, port, scheme, path, self._settings)
         else:
-            place = Endpoint(scheme, host, port.port, path)
+            url = Endpoint(scheme, host, port.port, path)
             evidence = (*evidence, f"it leads to {host}, as the setting policy.foreignEndpoints allows")
         check = kind.type.health
         if asked.health_path:
@@ -332,14 +348,16 @@ class Detector:
             key=service.metadata.key,
             type=kind.name,
             name=asked.name or service.metadata.name,
-            endpoint=place,
+            endpoint=url,
             check=check,
             agent=kind.type.holmesgpt,
             title=kind.type.title,
             description=kind.type.description,
+            catalog_type=kind.type.name,
         )
         title = kind.type.title if kind.name == kind.type.name else f"{kind.type.title} ({kind.name})"
-        return Decision(Outcome.CANDIDATE, f"{title}: {', '.join(evidence)}", candidate, evidence)
+        ports = _ports(service, kind, port, annotation)
+        return Decision(Outcome.CANDIDATE, f"{title}: {', '.join(evidence)}", candidate, evidence, ports)
 
 
 def _judge(facts: _Facts, service_type: ServiceType, rule: Rule) -> _Match | _Miss | None:
@@ -419,8 +437,13 @@ def _helper(facts: _Facts, rule: Rule) -> str | None:
     return None
 
 
-def _usual_port(service: Service, service_type: ServiceType) -> tuple[ServicePort | None, Scheme, str]:
-    """Return where a product listens when only its annotation says which it is.
+def _place(found: _Match) -> _Place:
+    scheme, path = found.rule.scheme or found.type.scheme, _first(found.rule.path, found.type.path)
+    return _Place(found.port, scheme, path)
+
+
+def _usual_place(service: Service, service_type: ServiceType) -> tuple[Patterns, _Place]:
+    """Return where a product listens when only its annotation says which it is, and the patterns that say so.
 
     A rule's port number tells how the product is deployed here (a cluster's query part has another base path), a name
     such as ``http`` does not.
@@ -428,13 +451,13 @@ def _usual_port(service: Service, service_type: ServiceType) -> tuple[ServicePor
     ports = web_ports(service)
     port = matching_port(ports, service_type.ports)
     if port is not None:
-        return port, service_type.scheme, service_type.path
+        return service_type.ports, _Place(port, service_type.scheme, service_type.path)
     for rule in service_type.detect:
-        numbered = [pattern for pattern in rule.ports if port_pattern(pattern)[1] is not None]
+        numbered = tuple(pattern for pattern in rule.ports if port_pattern(pattern)[1] is not None)
         port = None if rule.reject else matching_port(ports, numbered)
         if port is not None:
-            return port, rule.scheme or service_type.scheme, _first(rule.path, service_type.path)
-    return only_port(ports), service_type.scheme, service_type.path
+            return numbered, _Place(port, rule.scheme or service_type.scheme, _first(rule.path, service_type.path))
+    return service_type.ports, _Place(only_port(ports), service_type.scheme, service_type.path)
 
 
 def _excess(service: Service) -> str | None:
@@ -471,5 +494,11 @@ def _ignored(reason: str) -> Decision:
     return Decision(Outcome.IGNORED, reason)
 
 
-def _rejected(reason: str) -> Decision:
-    return Decision(Outcome.REJECTED, reason)
+def _rejected(reason: str, ports: tuple[PortNote, ...] = (), *, by: Rejection = Rejection.ANNOTATION) -> Decision:
+    return Decision(Outcome.REJECTED, reason, ports=ports, rejection=by)
+
+
+def _ports(
+    service: Service, kind: _Kind, chosen: ServicePort | None = None, annotation: str | None = None
+) -> tuple[PortNote, ...]:
+    return considered(service, chosen, title=kind.type.title, patterns=kind.ports, annotation=annotation)

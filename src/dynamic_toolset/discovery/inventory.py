@@ -92,7 +92,8 @@ class Inventory:
 
     def _cap_all(self) -> None:
         """Reject what is too much in all, and take back in what no longer is."""
-        beyond = self._detector.beyond_all({name: selected.taken for name, selected in self._selected.items()})
+        taken = {name: selected.taken for name, selected in self._selected.items()}
+        beyond = self._detector.beyond_all(taken, self._decided)
         for key in self._beyond.keys() - beyond.keys():
             selected = self._selected.get(key.namespace)
             if selected and key in selected.decisions:

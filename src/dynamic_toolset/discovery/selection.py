@@ -4,14 +4,14 @@ A cap is there so that one tenant cannot crowd out the others, nor a newcomer th
 the oldest are taken, and what all namespaces may have together is shared among them, the same for each that wants it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from dynamic_toolset.discovery.catalog import Catalog
 from dynamic_toolset.discovery.twins import Entrance, duplicates
-from dynamic_toolset.model import Decision, Outcome, ServiceKey
+from dynamic_toolset.model import Decision, Outcome, Rejection, ServiceKey
 
 Possible = Mapping[ServiceKey, tuple[Entrance, Decision]]
 """Services that would be candidates if each were the only one."""
@@ -41,19 +41,24 @@ def within_namespace(possible: Possible, catalog: Catalog, most: int) -> Selecti
     for key, kept in found.items():
         decision = decisions[key]
         reason = f"it leads to the same workload as Service {kept.name}, which is listed in its place"
-        decisions[key] = Decision(Outcome.DUPLICATE, reason, decision.candidate, decision.evidence)
+        decisions[key] = Decision(Outcome.DUPLICATE, reason, decision.candidate, decision.evidence, decision.ports)
     ranked = sorted(Rank(one.created or _NEWEST, key) for key, (one, _) in possible.items() if key not in found)
     if len(ranked) > most:
         reason = (
             f"its namespace has {len(ranked)} candidates, of which {most} are taken, the oldest first, "
             "by the setting policy.maxPerNamespace"
         )
-        decisions |= dict.fromkeys((rank.key for rank in ranked[most:]), Decision(Outcome.REJECTED, reason))
+        decisions |= _too_many((rank.key for rank in ranked[most:]), reason, decisions)
     return Selection(decisions, tuple(ranked[:most]))
 
 
-def beyond_all(taken: Mapping[str, tuple[Rank, ...]], most: int) -> dict[ServiceKey, Decision]:
-    """Reject what is more than the ``most`` that all namespaces, of which ``taken`` is given, may have together."""
+def beyond_all(
+    taken: Mapping[str, tuple[Rank, ...]], decided: Mapping[ServiceKey, Decision], most: int
+) -> dict[ServiceKey, Decision]:
+    """Reject what is more than the ``most`` that all namespaces, of which ``taken`` is given, may have together.
+
+    ``decided`` is what was decided about them before.
+    """
     total = sum(map(len, taken.values()))
     if total <= most:
         return {}
@@ -63,9 +68,16 @@ def beyond_all(taken: Mapping[str, tuple[Rank, ...]], most: int) -> dict[Service
             f"there are {total} candidates in all, of which {most} are taken, by the setting policy.maxInAll; "
             f"the share of its namespace is {share} of its {len(taken[namespace])}, the oldest first"
         )
-        rejected = Decision(Outcome.REJECTED, reason)
-        decisions |= dict.fromkeys((rank.key for rank in taken[namespace][share:]), rejected)
+        decisions |= _too_many((rank.key for rank in taken[namespace][share:]), reason, decided)
     return decisions
+
+
+def _too_many(
+    keys: Iterable[ServiceKey], reason: str, decided: Mapping[ServiceKey, Decision]
+) -> dict[ServiceKey, Decision]:
+    return {
+        key: Decision(Outcome.REJECTED, reason, ports=decided[key].ports, rejection=Rejection.LIMIT) for key in keys
+    }
 
 
 def fair_shares(taken: Mapping[str, tuple[Rank, ...]], most: int) -> dict[str, int]:

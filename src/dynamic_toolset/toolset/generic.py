@@ -6,6 +6,8 @@ It is also our own memory: after a restart it says what was published before.
 import json
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from dynamic_toolset.model import Candidate, DiscoveredService, InstancesBinding, ServiceKey
 from dynamic_toolset.settings import ToolsetSettings
 from dynamic_toolset.toolset.names import instance_names, toolset_names
@@ -15,6 +17,19 @@ KEY = "toolset.json"
 
 Published = frozenset[tuple[ServiceKey, str]]
 """The Services that were last published, each with its type."""
+
+
+class Tool(Struct, frozen=True):
+    """An entry of the document, read back: whose it is, and under which names the agent has it.
+
+    ``instance`` is its name among the instances of the ``toolsets``.
+    """
+
+    service: ServiceKey
+    type: str
+    instance: str
+    toolsets: tuple[str, ...]
+
 
 _NO_SETTINGS = ToolsetSettings(base={})
 
@@ -45,18 +60,31 @@ def render(services: Sequence[DiscoveredService], settings: ToolsetSettings = _N
 
 def published(text: str) -> Published:
     """Return the Services, with their types, that a document lists; what cannot be read in it is passed over."""
+    return frozenset((tool.service, tool.type) for tool in tools(text))
+
+
+def tools(text: str) -> tuple[Tool, ...]:
+    """Return the tools that a document lists; what cannot be read in it is passed over."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        return frozenset()
-    found: set[tuple[ServiceKey, str]] = set()
+        return ()
+    found: list[Tool] = []
     match content:
-        case {"tools": [*tools]}:
-            for tool in tools:
-                match tool:
-                    case {"namespace": str(namespace), "type": str(kind), "metadata": {"service": str(service)}}:
-                        found.add((ServiceKey(namespace, service), kind))
-    return frozenset(found)
+        case {"tools": [*entries]}:
+            for entry in entries:
+                match entry:
+                    case {"namespace": str(namespace), "type": str(kind), "metadata": {"service": str(name), **rest}}:
+                        instance, toolsets = entry.get("name", ""), rest.get("toolsets", "")
+                        found.append(
+                            Tool(
+                                ServiceKey(namespace, name),
+                                kind,
+                                f"{namespace}.{instance}",
+                                tuple(filter(None, toolsets.split(","))) if isinstance(toolsets, str) else (),
+                            )
+                        )
+    return tuple(found)
 
 
 def _toolsets(candidate: Candidate, names: dict[ServiceKey, str]) -> tuple[str, ...]:

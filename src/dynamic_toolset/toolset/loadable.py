@@ -5,41 +5,16 @@ name that YAML 1.1 does not read as text, and no toolset at all is loaded. So wh
 (the operator's base, a person's overrides, a user's service type) is checked with the functions of this module.
 """
 
-import math
 from typing import Any
 
-MAX_DEPTH = 32
-"""How deep values may be nested. Far more than any toolset needs, far less than Python's recursion limit."""
-
-MAX_KEY_LENGTH = 256
-"""PyYAML reads a key only up to 1024 characters, quotes included (YAML 1.1, section 9.1.3, simple keys)."""
+from dynamic_toolset.strict_yaml import MAX_DEPTH, name_problem, scalar_problem
 
 
 def key_problem(key: object) -> str | None:
     """Return why HolmesGPT could not load a mapping with this key; None if it could."""
-    if not isinstance(key, str):
-        return f"the name {key!r} is not text: put it in quotes"
-    if "." in key:
-        return f"the name {key!a} contains '.': HolmesGPT would refuse the whole file"
-    if len(key) > MAX_KEY_LENGTH:
-        return f"a name of {len(key)} characters: at most {MAX_KEY_LENGTH} are allowed"
-    if not key.isprintable():
-        return f"the name {key!a} contains a character that cannot be printed"
-    return None
-
-
-def scalar_problem(value: object) -> str | None:
-    """Return why a value that is neither mapping nor list could not be written and read again; None if it could."""
-    if value is None or isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        surrogate = any("\ud800" <= character <= "\udfff" for character in value)
-        return "the text contains half of a surrogate pair, which is no character" if surrogate else None
-    if isinstance(value, int):
-        return None if -(2**63) <= value < 2**64 else "the number does not fit into 64 bits: put it in quotes"
-    if isinstance(value, float):
-        return None if math.isfinite(value) else f"{value} is not a number: put it in quotes"
-    return f"a value of type {type(value).__name__}: only text, numbers, true, false, lists and mappings are allowed"
+    if isinstance(key, str) and "." in key:
+        return f"the name {key[:60]!a} contains '.': HolmesGPT would refuse the whole file"
+    return name_problem(key)
 
 
 def problem(value: Any, path: str) -> str | None:

@@ -1,5 +1,6 @@
 """Deep merge of plain data, as for JSON (RFC 7396), and of lists whose entries have names."""
 
+from collections.abc import Iterator
 from typing import Any
 
 _NAMES = ("name", "id")
@@ -27,6 +28,33 @@ def merge(value: Any, patch: Any) -> Any:
                     return _merge_named(value, patch, key)
         return [merge(None, member) for member in patch]
     return patch
+
+
+def differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of each part that differs, such as ``config.instances[monitoring.prometheus].verify_ssl``.
+
+    Nothing differs exactly if both are written alike: true is not 1, and the order of a mapping does not count.
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in (*before, *(key for key in after if key not in before)):
+            place = f"{path}.{key}" if path and key[:1] != "[" else f"{path}{key}"
+            if key in before and key in after:
+                yield from differences(before[key], after[key], place)
+            else:
+                yield place
+    elif isinstance(before, list) and isinstance(after, list):
+        key = next((key for key in _NAMES if _is_named(before, key) and _is_named(after, key)), None)
+        names = [entry[key] for entry in before] if key else []
+        if key and names == [entry[key] for entry in after[: len(names)]]:
+            yield from differences(_by_name(before, key), _by_name(after, key), path)
+        elif len(before) != len(after) or any(any(differences(*pair, "x")) for pair in zip(before, after, strict=True)):
+            yield path
+    elif type(before) is not type(after) or before != after:
+        yield path
+
+
+def _by_name(entries: list[Any], key: str) -> dict[str, Any]:
+    return {f"[{entry[key]}]": entry for entry in entries}
 
 
 def _is_named(entries: list[Any], key: str) -> bool:

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from dynamic_toolset.model import Candidate, DiscoveredService, HttpBinding, InstancesBinding, Problem
-from dynamic_toolset.toolset.loadable import key_problem, scalar_problem
+from dynamic_toolset.strict_yaml import scalar_problem
+from dynamic_toolset.toolset.loadable import key_problem
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOST = re.compile(r"[a-z0-9.-]{1,253}|[0-9a-f:.]{2,45}")

@@ -1,6 +1,7 @@
 """``dynamic-toolset explain -f``: why each Service of a manifest is, or is not, in."""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -35,7 +36,21 @@ def test_a_candidate_in_words(run: Run, manifest: Write) -> None:
         "  endpoint  http://prometheus.monitoring.svc.cluster.local:9090",
     ]
     assert lines[3].startswith("  why       Prometheus: label app.kubernetes.io/name=prometheus, port web 9090")
-    assert len(lines) == 4
+    assert lines[4:] == ["  ports     9090 web: chosen, a port of Prometheus (9090)"]
+
+
+def test_every_port_has_its_line(run: Run, manifest: Write) -> None:
+    more = "ports: [{name: web, port: 9090}, {port: 53, protocol: UDP}, {name: reloader-web, port: 8080}]"
+    text = re.sub(r"ports:.*", more, PROMETHEUS)
+    ended = run("explain", "-f", manifest(text))
+    assert ended.out.splitlines()[4:] == [
+        "  ports     9090 web: chosen, a port of Prometheus (9090)",
+        "            53: UDP, which cannot be asked over HTTP",
+        "            8080 reloader-web: not a port of Prometheus",
+    ]
+    many = "ports: [{name: web, port: 9090}, " + ", ".join(f"{{port: {number}}}" for number in range(1, 30)) + "]"
+    ended = run("explain", "-f", manifest(re.sub(r"ports:.*", many, PROMETHEUS)))
+    assert ended.out.splitlines()[-1] == "            and 10 more ports"
 
 
 def test_a_duplicate_says_of_what_and_by_which_evidence(run: Run, manifest: Write) -> None:
@@ -53,7 +68,9 @@ def test_json_has_exactly_the_promised_keys_in_input_order(run: Run, manifest: W
     assert ended.status == 0
     assert list(ended.json) == ["services"]
     services = ended.json["services"]
-    assert [list(one) for one in services] == [["namespace", "name", "decision", "type", "endpoint", "reason"]] * 4
+    assert [list(one) for one in services] == [
+        ["namespace", "name", "decision", "type", "endpoint", "reason", "ports"]
+    ] * 4
     url = "http://{}.monitoring.svc.cluster.local:9090"
     assert [tuple(one.values())[:5] for one in services] == [
         ("shop", "web", "ignored", None, None),
@@ -63,6 +80,11 @@ def test_json_has_exactly_the_promised_keys_in_input_order(run: Run, manifest: W
     ]
     assert all(one["reason"] for one in services)
     assert "kubernaut.io/toolset" in services[2]["reason"]
+    note = "chosen, a port of Prometheus (9090)"
+    assert [one["ports"] for one in services] == [
+        *([], [{"port": 9090, "name": "web", "chosen": True, "note": note}]),
+        *([], [{"port": 9090, "name": "web", "chosen": True, "note": note}]),
+    ]
 
 
 def test_several_files_and_standard_input_in_the_order_of_the_options(run: Run, manifest: Write) -> None:

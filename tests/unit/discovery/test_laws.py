@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory
+from dynamic_toolset.discovery.ports import MAX_NOTES
 from dynamic_toolset.model import Outcome
 from dynamic_toolset.settings import AllowedTypes, ForeignEndpoints, Namespaces, Policy, Settings
 from dynamic_toolset.toolset.safety import refusal
@@ -58,6 +59,26 @@ def test_every_service_gets_a_decision_with_a_plain_reason(one, detector):
     assert is_plain(decision.reason)
     assert all(is_plain(evidence) for evidence in decision.evidence)
     assert (decision.candidate is not None) == (decision.outcome is Outcome.CANDIDATE)
+    assert (decision.rejection is not None) == (decision.outcome is Outcome.REJECTED)
+    if decision.candidate:
+        kind = decision.candidate.type
+        assert decision.candidate.catalog_type == (kind if kind in catalog().types else "custom")
+
+
+@given(services(), st.sampled_from(DETECTORS))
+@settings(max_examples=250)
+def test_every_port_that_was_considered_is_told_in_plain_words_and_the_chosen_one_is_the_endpoints(one, detector):
+    decision = detector.detect(one)
+    assert len(decision.ports) <= MAX_NOTES + 1
+    for port in decision.ports:
+        assert is_plain(port.note)
+        assert port.name is None or is_plain(port.name)
+    if decision.outcome is Outcome.IGNORED:
+        assert decision.ports == ()
+    chosen = [port for port in decision.ports if port.chosen]
+    assert len(chosen) == (decision.candidate is not None)
+    if decision.candidate and one.spec.cluster_ip != "None":
+        assert chosen[0].port == decision.candidate.endpoint.port
 
 
 @given(services(), st.sampled_from(DETECTORS))

@@ -64,3 +64,16 @@ def test_what_is_left_out_is_reported_and_the_rest_goes_on():
         assert "SECRET" not in text
         assert "good" in text
         assert not re.search("my.api", text)
+
+
+def test_what_overrides_did_is_told():
+    text = "grafana/loki: {enabled: false}\njaeger-a-b: {enabled: false}"
+    rendered = render(listed(*RICH), Settings(toolset=RICH_SETTINGS), text)
+    assert [(one.toolset, one.kind) for one in rendered.effects] == [
+        ("grafana/loki", "changed"),
+        ("jaeger-a-b", "waiting"),
+    ]
+    assert [one.message for one in rendered.problems if one.reason == "OverrideWaiting"] == [
+        rendered.effects[1].message
+    ]
+    assert render(listed(*RICH), Settings(), None).effects == ()

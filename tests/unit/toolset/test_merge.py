@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_toolset.toolset.merge import merge
+from dynamic_toolset.toolset.emitter import to_yaml
+from dynamic_toolset.toolset.merge import differences, merge
 from tests.unit.toolset.samples import plain
 
 
@@ -69,3 +70,30 @@ def shaped(depth: int) -> st.SearchStrategy:
 @given(shaped(2), shaped(2), shaped(2))
 def test_changes_of_one_shape_can_be_put_together_first(value, first, second):
     assert merge(merge(value, first), second) == merge(value, merge(first, second))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({}, {}, []),
+        ({"a": 1, "b": 2}, {"b": 2, "c": 3}, ["a", "c"]),
+        ({"a": {"b": 1, "c": [1]}}, {"a": {"b": True, "c": [1, 2]}}, ["a.b", "a.c"]),
+        ({"a": [1, {"b": 1}]}, {"a": [1, {"b": 1.0}]}, ["a"]),
+        ({"a": [1, {"b": 1}]}, {"a": [1, {"b": 1}]}, []),
+        ({"a": [{"name": "x", "y": 1}]}, {"a": [{"name": "x", "y": 2}, {"name": "z"}]}, ["a[x].y", "a[z]"]),
+        ({"a": [{"id": "x", "y": 1}]}, {"a": [{"id": "x"}]}, ["a[x].y"]),
+        ({"a": [{"name": "x"}, {"name": "y"}]}, {"a": [{"name": "y"}, {"name": "x"}]}, ["a"]),
+        ({"a": [{"name": "x"}]}, {"a": []}, ["a"]),
+        ({"a": []}, {"a": {}}, ["a"]),
+    ],
+)
+def test_what_differs_is_named(before, after, expected):
+    assert list(differences(before, after)) == expected
+
+
+@given(plain, plain)
+def test_nothing_differs_exactly_if_both_are_written_alike(before, patch):
+    after = merge(before, patch)
+    for one, other in ((before, after), (after, before), (before, patch)):
+        assert (not any(differences(one, other, "x"))) is (to_yaml({"a": one}) == to_yaml({"a": other}))
+    assert not any(differences(before, copy.deepcopy(before), "x"))

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamic_toolset.settings import ToolsetSettings
+from dynamic_toolset.strict_yaml import MAX_BYTES, MAX_MISTAKES
 from dynamic_toolset.toolset.holmesgpt import generate, serialize
-from dynamic_toolset.toolset.overrides import Overrides, OverridesError, apply, parse, waiting
-from dynamic_toolset.toolset.strict_yaml import MAX_BYTES
+from dynamic_toolset.toolset.merge import differences
+from dynamic_toolset.toolset.overrides import Overrides, OverridesError, apply, effects, mistakes, parse, waiting
 from tests.unit.toolset.samples import RICH, RICH_SETTINGS, candidate_sets, listed, load, plain
 
 GENERATED = generate(listed(*RICH), RICH_SETTINGS)
@@ -94,6 +95,7 @@ class TestParse:
         with pytest.raises(OverridesError) as caught:
             parse(text)
         assert str(caught.value).startswith(message)
+        assert str(caught.value) in {f"overrides.yaml:{mistake}" for mistake in mistakes(text)}
 
     def test_a_person_may_do_what_a_service_may_not(self):
         text = """
@@ -103,6 +105,45 @@ class TestParse:
         result = applied(text)
         assert result["toolsets"]["mine"]["prerequisites"] == [{"command": "id"}]
         assert result["mcp_servers"]["stdio"]["config"]["mode"] == "stdio"
+
+
+class TestMistakes:
+    @pytest.mark.parametrize("text", ["", "# nothing", "toolsets:\n", "bash: null", "bash: {enabled: true}"])
+    def test_there_is_none_in_what_is_taken(self, text):
+        assert mistakes(text) == ()
+
+    def test_all_are_told_by_line(self):
+        text = """\
+bash: {}
+mcp_servers: 5
+toolsets:
+  x: no
+  y.z: {}
+  w:
+    enabled: 'no'
+    config: {instances: [{}, {name: a}, {name: a}, 7], clusters: [5]}
+  w: {}
+  v: {enabled: 1, config: 2024-01-01}
+"""
+        assert [f"{mistake.line} {mistake.path}" for mistake in mistakes(text)] == [
+            "1 bash",
+            "2 mcp_servers",
+            "4 toolsets.x",
+            "5 toolsets",
+            "7 toolsets.w.enabled",
+            "8 toolsets.w.config.instances[0]",
+            "8 toolsets.w.config.instances[2]",
+            "8 toolsets.w.config.instances[3]",
+            "8 toolsets.w.config.clusters[0]",
+            "9 toolsets.w",
+            "10 toolsets.v.config",
+            "10 toolsets.v.enabled",
+        ]
+
+    def test_who_has_too_many_is_told_so(self):
+        found = mistakes("".join(f"a{number}: 1\n" for number in range(5000)))
+        assert len(found) == MAX_MISTAKES + 1
+        assert str(found[-1]) == "1000: more than 1000 mistakes: the rest is not looked at"
 
 
 class TestApply:
@@ -242,6 +283,85 @@ class TestWaiting:
     def test_what_is_the_persons_own_does_not_wait(self, text):
         assert waiting(NOTHING_FOUND, parse(text)) == ()
         assert applied(text, NOTHING_FOUND) != NOTHING_FOUND
+
+
+NO_TOOLSET = "has no effect at present: there is no such toolset, and it has no 'type' or 'url'"
+NO_INSTANCE = "has no effect on gone.loki at present: there is no such instance, and it has no address"
+ELSEWHERE = "has no effect: another change of this toolset counts instead"
+VMSELECT = "prometheus/metrics: {config: {verify_ssl: false, instances: [{name: metrics.vmselect, verify_ssl: no}]}}"
+VMSELECT_PLACES = "config.instances[metrics.vmselect].verify_ssl, config.verify_ssl"
+
+
+class TestEffects:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (None, []),
+            (
+                VMSELECT,
+                [f"changed toolsets prometheus/metrics changes {VMSELECT_PLACES}"],
+            ),
+            (
+                "prometheus/metrics: {config: {instances: [{name: far, prometheus_url: u}]}}",
+                ["changed toolsets prometheus/metrics changes config.instances[far]"],
+            ),
+            ("prometheus/metrics: {config: null}", ["changed toolsets prometheus/metrics changes config"]),
+            ("mine: {type: http}", ["added toolsets mine is added"]),
+            ("tickets: {type: mcp, config: {url: u}}", ["added mcp_servers tickets is added"]),
+            ("mcp-shop-orders-mcp: null", ["removed mcp_servers mcp-shop-orders-mcp is removed"]),
+            ("mine: null", ["none toolsets mine has no effect: it removes what is not there"]),
+            (
+                "grafana/loki: {enabled: true}",
+                ["none toolsets grafana/loki has no effect: it says what is there already"],
+            ),
+            (
+                "toolsets: {mcp-shop-orders-mcp: null}\nmcp_servers: {mcp-shop-orders-mcp: {description: d}}",
+                [
+                    f"none mcp_servers mcp-shop-orders-mcp {ELSEWHERE}",
+                    "changed mcp_servers mcp-shop-orders-mcp changes description",
+                ],
+            ),
+            (
+                "toolsets: {mcp-shop-orders-mcp: null}\nmcp_servers: {mcp-shop-orders-mcp: null}",
+                [
+                    f"none mcp_servers mcp-shop-orders-mcp {ELSEWHERE}",
+                    "removed mcp_servers mcp-shop-orders-mcp is removed",
+                ],
+            ),
+            (
+                "jaeger-a-b: {enabled: false}",
+                [f"waiting toolsets jaeger-a-b {NO_TOOLSET}"],
+            ),
+            (
+                "grafana/loki: {config: {verify_ssl: false, instances: [{name: gone.loki}]}}",
+                [
+                    "changed toolsets grafana/loki changes config.verify_ssl",
+                    f"waiting toolsets grafana/loki {NO_INSTANCE}",
+                ],
+            ),
+            (
+                "grafana/loki: {config: {instances: [{name: gone.loki}]}}",
+                [
+                    f"waiting toolsets grafana/loki {NO_INSTANCE}",
+                ],
+            ),
+            (
+                f"grafana/loki: {{{', '.join(f'k{number}: 1' for number in range(20))}}}",
+                ["changed toolsets grafana/loki changes k0, k1, k2, k3, k4, k5, k6, k7, and 12 more"],
+            ),
+        ],
+    )
+    def test_says_what_was_done(self, text, expected):
+        told = effects(GENERATED, parse(text))
+        assert [
+            f"{one.kind} {one.section} {one.toolset}"
+            + one.message.removeprefix(f"overrides.yaml: {one.section}.{one.toolset}")
+            for one in told
+        ] == expected
+
+    def test_no_value_is_told(self):
+        text = "grafana/loki: {config: {headers: {X: s3cr3t}, list: [s3cr3t]}}\nmine: {type: http, key: s3cr3t}"
+        assert "s3cr3t" not in repr(effects(GENERATED, parse(text)))
 
 
 entries = st.dictionaries(
@@ -404,3 +524,32 @@ class TestLaws:
     def test_no_overrides_are_the_identity(self, candidates):
         generated = generate(listed(*candidates), ToolsetSettings())
         assert apply(generated, parse(None)) == generated
+
+    @given(candidate_sets, texts)
+    def test_the_effects_are_what_applying_does(self, candidates, text):
+        generated = generate(listed(*candidates), ToolsetSettings())
+        try:
+            overrides = parse(text)
+        except OverridesError:
+            assert mistakes(text)
+            return
+        assert mistakes(text) == ()
+        result = apply(generated, overrides)
+        told = effects(generated, overrides)
+        assert tuple(one.message for one in told if one.kind == "waiting") == waiting(generated, overrides)
+        done = {(one.section, one.toolset): one.kind for one in told if one.kind in {"changed", "added", "removed"}}
+        assert len(done) == sum(one.kind in {"changed", "added", "removed"} for one in told)
+        assert (serialize(result) == serialize(generated)) is (not done)
+        expected = {}
+        for section in ("toolsets", "mcp_servers"):
+            before, after = generated.get(section, {}), result.get(section, {})
+            for name in before.keys() | after.keys():
+                if name not in before:
+                    expected[section, name] = "added"
+                elif name not in after:
+                    expected[section, name] = "removed"
+                elif any(differences(before[name], after[name])):
+                    expected[section, name] = "changed"
+        assert done == expected
+        changes = {*overrides.entries, *overrides.servers}
+        assert {one.toolset for one in told} == changes

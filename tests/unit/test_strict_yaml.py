@@ -2,10 +2,10 @@ import pytest
 import yaml
 from hypothesis import given
 
-from dynamic_toolset.settings import YamlLoader
-from dynamic_toolset.toolset import strict_yaml
+from dynamic_toolset import strict_yaml
+from dynamic_toolset.strict_yaml import MAX_BYTES, MAX_MISTAKES, YamlError, YamlLoader, examine, line_of, lines_of, read
 from dynamic_toolset.toolset.emitter import to_yaml
-from dynamic_toolset.toolset.strict_yaml import MAX_BYTES, YamlError, line_of, read
+from dynamic_toolset.toolset.loadable import key_problem
 from tests.unit.toolset.samples import plain
 
 EMPTY = ["", " ", "\n\n", "# only\n# comments\n", "---\n", "--- null", "---\n...\n", "~"]
@@ -66,19 +66,19 @@ def test_reads_what_we_write(value):
         ("a: !!omap [x: 1]", "1: a: the tag omap is not allowed"),
         ("a: !mine x", "1: a: x is a value of type !mine"),
         ("a: !!python/object/apply:os.system [id]", "1: a: the tag python/object/apply:os.system is not allowed"),
-        ("a: !!python/name:os.system", "1: a:  is a value of type python/name:os.system"),
+        ("a: !!python/name:os.system", "1: a: is a value of type python/name:os.system"),
         ("a: .inf", "1: a: inf is not a number: put it in quotes"),
         ("a: .NaN", "1: a: nan is not a number"),
         ("a: 1.0e+999", "1: a: inf is not a number"),
         ("a: 99999999999999999999", "1: a: the number does not fit into 64 bits"),
-        ("a: " + "9" * 5000, "1: a: " + "9" * 40 + " is no int: put it in quotes"),
-        ("a: " + "0" * 90_000 + ".5", "1: a: " + "0" * 40 + " is no float: put it in quotes"),
-        ("a: 0b" + "1" * 99, "1: a: 0b" + "1" * 38 + " is no int: put it in quotes"),
+        ("a: " + "9" * 5000, "1: a: " + "9" * 40 + "... is no int: put it in quotes"),
+        ("a: " + "0" * 90_000 + ".5", "1: a: " + "0" * 40 + "... is no float: put it in quotes"),
+        ("a: 0b" + "1" * 99, "1: a: 0b" + "1" * 38 + "... is no int: put it in quotes"),
         ("a: 12:30:45", "1: a: YAML reads 12:30:45 as a number to base 60: put it in quotes to make it text"),
         ("a: 1:30.5", "1: a: YAML reads 1:30.5 as a number to base 60"),
         ("a: " + ":".join(["1"] * 180) + ".5", "1: a: YAML reads 1:1:1"),
         ("a: !!float '" + ":".join(["1"] * 180) + "'", "1: a: YAML reads 1:1:1"),
-        ("a: !!int ''", "1: a:  is no int"),
+        ("a: !!int ''", "1: a: is no int"),
         ("a: !!float abc", "1: a: abc is no float"),
         ("a: !!int abc", "1: a: abc is no int"),
         ("a: !!bool abc", "1: a: abc is no bool"),
@@ -101,7 +101,7 @@ def test_reads_what_we_write(value):
 )
 def test_says_where_and_why(text, message):
     with pytest.raises(YamlError) as caught:
-        read(text)
+        read(text, key_problem)
     said = str(caught.value)
     assert said.startswith(message) if message[0].isdigit() else message in said
     assert "\n" not in said
@@ -149,3 +149,64 @@ def test_a_surrogate_that_was_escaped_is_refused():
 def test_finds_the_line_of_a_path(path, line):
     text = "a: &a\n  b:\n  - c\n  -\n    d: 1\nab: &b\n  c: 1\ne: *a\nf: {<<: *b}\n"
     assert line_of(text, path) == line
+
+
+def test_the_lines_of_many_paths_are_found_at_once_and_of_what_is_not_there_the_nearest():
+    text = "a:\n  b:\n  - c: 1\n  - d\n"
+    assert lines_of(text, ["a.b[1]", "a.b[0].c.x", "a.z", "y", "a.b"]) == [4, 3, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "mistakes"),
+    [
+        ("a: 1\n", {"a": 1}, []),
+        ("a: 1\na: {x: 2}\nb: 3", {"a": 1, "b": 3}, ["2: a: this name is there twice, first in line 1"]),
+        (
+            "on: {on: 1}\nb: 2024-01-01\n",
+            {"b": None},
+            [
+                '1: YAML reads the name on as bool, not as text: put it in quotes, "on"',
+                '1: ?: YAML reads the name on as bool, not as text: put it in quotes, "on"',
+                "2: b: 2024-01-01 is a value of type timestamp, which is not allowed: put it in quotes to make it text",
+            ],
+        ),
+        ("a: !!set {x: }", {"a": {"x": None}}, ["1: a: the tag set is not allowed"]),
+        ("a: [*x, 1]", {"a": [None, 1]}, ["1: a[0]: the alias *x has no anchor before it, or stands in it"]),
+        ("a: {<<: [1, {b: 2}]}", {"a": {"b": 2}}, ["1: a: the merge key << takes a mapping, or a list of mappings"]),
+        ("a: {1: x}\nb: [.inf", None, ["YAML reads the name 1 as int", "inf is not a number", "not valid YAML"]),
+    ],
+)
+def test_every_mistake_is_told_and_the_rest_read(text, content, mistakes):
+    parsed = examine(text)
+    assert parsed.content == content
+    assert len(parsed.mistakes) == len(mistakes)
+    for mistake, said in zip(parsed.mistakes, mistakes, strict=True):
+        assert said in str(mistake)
+
+
+def test_who_has_too_many_mistakes_is_told_so():
+    content, mistakes = examine("- 2024-01-01\n" * 5000)
+    assert content is None
+    assert len(mistakes) == MAX_MISTAKES + 1
+    assert str(mistakes[-1]) == "1001: more than 1000 mistakes: the rest is not looked at"
+
+
+def test_a_character_that_is_not_allowed_is_found_in_its_line():
+    (mistake,) = examine("a: 1\nb: 2\nc: \x07\n").mistakes
+    assert mistake.line == 3
+    (mistake,) = examine("a: 1\nb: \ud800").mistakes
+    assert mistake.line == 2
+
+
+def test_no_name_tag_or_value_makes_a_message_long_or_breaks_its_line():
+    long = "x" * 5000
+    for text in (
+        f"a: !{long} b",
+        f"a: *{long}",
+        f"? !!int {'1' * 5000}\n: b",
+        f'a: !!int "{long}\\n\\e"',
+        f"? {long}\n: b",
+    ):
+        (mistake,) = examine(text).mistakes
+        assert len(str(mistake)) < 400
+        assert str(mistake).isprintable()

@@ -1,0 +1,179 @@
+"""From a file, the environment and the command line to the settings, and where each of them came from."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_origin
+
+from msgspec import Struct
+
+from dynamic_toolset.settings.model import Settings, leaves
+from dynamic_toolset.settings.problems import SettingsError, merged_settings, problems
+from dynamic_toolset.strict_yaml import MAX_BYTES, Parsed, YamlError, examine, lines_of, read
+
+ENVIRONMENT_PREFIX = "DYNAMIC_TOOLSET_"
+
+
+class Source(Struct, frozen=True):
+    """Where a setting came from, and the name of that file or variable."""
+
+    kind: Literal["default", "file", "environment", "option"]
+    name: str | None = None
+
+
+DEFAULT = Source("default")
+
+
+class Loaded(Struct, frozen=True):
+    """The settings, and the source of each by its path, in the order of the model."""
+
+    settings: Settings
+    sources: Mapping[str, Source]
+
+
+def load(
+    file: Path | None = None, environ: Mapping[str, str] | None = None, assignments: Iterable[str] = ()
+) -> Settings:
+    """Return the settings: the defaults, over them the file, over it the environment, over it the assignments.
+
+    An environment variable is the setting's path in capitals (``healthCheck.timeout`` is
+    ``DYNAMIC_TOOLSET_HEALTH_CHECK_TIMEOUT``); an assignment is ``healthCheck.timeout=3s``. A list may be written
+    with commas, or as YAML. Raises SettingsError with all problems of the first of them that has any, one a line, each
+    with its source and the setting.
+    """
+    return load_with_sources(file, environ, assignments).settings
+
+
+def load_with_sources(
+    file: Path | None = None, environ: Mapping[str, str] | None = None, assignments: Iterable[str] = ()
+) -> Loaded:
+    """Return what ``load`` returns, and where each setting came from."""
+    merged: dict[str, Any] = {}
+    types = dict(leaves())
+    sources = dict.fromkeys(types, DEFAULT)
+    if file is not None:
+        # A wrong file is named as wrong, whatever the environment says on top of it.
+        content = _read(file)
+        _merge(merged, content)
+        sources |= {path: Source("file", str(file)) for path in types if _is_given(content, path)}
+    for path, text, source in (*_variables(environ or {}, types), *_options(assignments, types)):
+        _merge(merged, _nested(path, _value(text, types[path])))
+        sources[path] = source
+    found = problems(merged)
+    if found:
+        raise SettingsError("\n".join(f"{_origin(problem.path, sources)}{problem}" for problem in found))
+    return Loaded(merged_settings(merged), MappingProxyType(sources))
+
+
+def mistakes(text: str) -> tuple[YamlError, ...]:
+    """Return every mistake of a settings file, by line; nothing if ``load`` takes it. It never raises."""
+    return _examined(text).mistakes
+
+
+# --- The file -------------------------------------------------------------------------------------------------------
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise SettingsError(f"{file}: {len(data)} bytes; settings hold at most {MAX_BYTES}")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{file}:{line}: this is not UTF-8") from None
+    content, found = _examined(text)
+    if found:
+        raise SettingsError("\n".join(f"{file}:{mistake}" for mistake in found))
+    return dict(content)
+
+
+def _examined(text: str) -> Parsed:
+    content, found = examine(text)
+    if content is None:
+        return Parsed({}, found)
+    if not isinstance(content, dict):
+        why = f"a mapping of settings is expected, not a {type(content).__name__}"
+        return Parsed({}, found or (YamlError(1, "", why),))
+    unread = {(mistake.path, "got `null`") for mistake in found}  # null stands for what is a mistake already
+    wrong = [problem for problem in problems(content) if (problem.path, problem.message[-10:]) not in unread]
+    if wrong:
+        lines = lines_of(text, [problem.path for problem in wrong])
+        placed = [YamlError(line, one.path, one.message) for line, one in zip(lines, wrong, strict=True)]
+        found = tuple(sorted((*found, *placed), key=lambda mistake: mistake.line))
+    return Parsed(content, found)
+
+
+def _is_given(content: Any, path: str) -> bool:
+    for name in path.split("."):
+        if not isinstance(content, dict) or name not in content:
+            return False
+        content = content[name]
+    return True
+
+
+# --- The environment and the command line -----------------------------------------------------------------------------
+
+
+def _variables(environ: Mapping[str, str], types: Mapping[str, Any]) -> Iterator[tuple[str, str, Source]]:
+    variables = {ENVIRONMENT_PREFIX + _screaming(path): path for path in types}
+    for variable in sorted(environ):
+        if variable in variables:
+            yield variables[variable], environ[variable], Source("environment", variable)
+        elif variable.startswith(ENVIRONMENT_PREFIX):
+            raise SettingsError(f"{variable}: no such setting; there are {', '.join(variables)}")
+
+
+def _options(assignments: Iterable[str], types: Mapping[str, Any]) -> Iterator[tuple[str, str, Source]]:
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or path not in types:
+            raise SettingsError(f"{assignment!r}: write SETTING=VALUE with one of {', '.join(types)}")
+        yield path, text, Source("option")
+
+
+def _screaming(path: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path).replace(".", "_").upper()
+
+
+def _value(text: str, hint: Any) -> Any:
+    """Read what somebody wrote for one setting: as it stands for a word or a number, as YAML for what has parts."""
+    origin = get_origin(hint)
+    if origin not in {tuple, dict}:
+        return text
+    try:
+        value = read(text)
+    except YamlError:
+        value = text
+    if origin is tuple and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return dict(value)
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        # The base toolsets are one value: two sources do not mix them.
+        if isinstance(value, dict) and name != "base":
+            present = into.get(name)
+            into[name] = dict(present) if isinstance(present, dict) else {}  # an alias may have put it in two places
+            _merge(into[name], value)
+        else:
+            into[name] = value
+
+
+def _origin(path: str, sources: Mapping[str, Source]) -> str:
+    """Say which variable a wrong setting was given by; what an option gave is named by the setting already."""
+    for setting, source in sources.items():
+        if source.kind == "environment" and (path == setting or path.startswith((f"{setting}.", f"{setting}["))):
+            return f"{source.name}: "
+    return ""
