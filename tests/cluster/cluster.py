@@ -287,13 +287,23 @@ class Cluster:
         }
         return _expect(self.api("POST", path, body), f"POST {path}", 201)
 
-    def token(self, namespace: str, service_account: str, *, bound_to: Mapping[str, Any] | None = None) -> str:
+    def token(
+        self,
+        namespace: str,
+        service_account: str,
+        *,
+        bound_to: Mapping[str, Any] | None = None,
+        audience: str | None = None,
+    ) -> str:
         """Return a token for a ServiceAccount, valid for an hour (TokenRequest).
 
-        ``bound_to`` is a Secret, with whose deletion the token is void, at the latest ten seconds after.
+        ``bound_to`` is a Secret, with whose deletion the token is void, at the latest ten seconds after. ``audience``
+        is whom it is for, if not the API server.
         """
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
         spec: dict[str, Any] = {"expirationSeconds": 3600}
+        if audience is not None:
+            spec["audiences"] = [audience]
         if bound_to is not None:
             metadata = bound_to["metadata"]
             spec["boundObjectRef"] = {

@@ -38,8 +38,10 @@ _SOURCES = {
 
 _SYSTEM_PACKAGES = {
     "prometheus": ("prometheus", ("prometheus",)),
+    "promtool": ("prometheus", ("promtool",)),
     "alertmanager": ("prometheus-alertmanager", ("prometheus-alertmanager", "alertmanager")),
     "victoria-metrics": ("victoria-metrics", ("victoria-metrics", "victoria-metrics-prod")),
+    "chromium": ("chromium", ("chromium", "chromium-browser", "google-chrome")),
     "openssl": ("openssl", ("openssl",)),
     "setpriv": ("util-linux", ("setpriv",)),
     "unshare": ("util-linux", ("unshare",)),

@@ -1,8 +1,9 @@
 """The contract: what our code relies on in a Kubernetes API, as tests that run against the real one and the sandbox.
 
-A test module takes them in with ``from tests.contract.suite import *`` and defines a fixture ``kubernetes_api`` whose
-value is an ``ApiAddress``. The identity behind the token must be allowed everything. Each test works in a namespace
-of its own. Spoken is plain HTTP through aiohttp, not the client of the project, so that both can be wrong on their own.
+A test module takes them in with ``from tests.contract.suite import *`` and defines two fixtures: ``kubernetes_api``,
+whose value is an ``ApiAddress``, and ``account``, whose value is an ``Account``. The identity behind the token of the
+first must be allowed everything. Each test works in a namespace of its own. Spoken is plain HTTP through aiohttp, not
+the client of the project, so that both can be wrong on their own.
 """
 
 import asyncio
@@ -30,6 +31,18 @@ class ApiAddress(NamedTuple):
     url: str
     token: str | None = None
     ca_file: str | None = None
+
+
+class Account(NamedTuple):
+    """Somebody who may ``get`` the paths /contract/one and /contract/tree/*, and use no other that begins so.
+
+    ``token`` is one of hers for the audience ``contract``, ``other_token`` for another.
+    """
+
+    username: str
+    groups: set[str]
+    token: str
+    other_token: str
 
 
 # --- A small client --------------------------------------------------------------------------------------------------
@@ -204,6 +217,8 @@ class TestApi:
             ("/api/v1", {"namespaces", "services", "configmaps"}),
             ("/apis/coordination.k8s.io/v1", {"leases"}),
             ("/apis/discovery.k8s.io/v1", {"endpointslices"}),
+            ("/apis/authentication.k8s.io/v1", {"tokenreviews"}),
+            ("/apis/authorization.k8s.io/v1", {"subjectaccessreviews"}),
         ],
     )
     async def test_it_tells_its_resources(self, client: Client, path: str, names: set[str]) -> None:
@@ -1141,3 +1156,119 @@ class TestEndpointSlices:
     async def test_the_address_type_is_required(self, client: Client, slices: str) -> None:
         answer = await client.post(slices, {"metadata": {"name": "a"}, "endpoints": []})
         assert (answer.status, answer.fields_wrong) == (422, ["addressType"])
+
+
+# --- Reviews ---------------------------------------------------------------------------------------------------------
+
+TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+
+
+async def review_token(client: Client, token: str, *audiences: str) -> dict[str, Any]:
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"}
+    answer = await client.post(TOKEN_REVIEWS, body | {"spec": {"token": token, "audiences": audiences}})
+    assert (answer.status, answer.body["kind"]) == (201, "TokenReview")
+    return answer.body["status"]
+
+
+async def review_access(client: Client, spec: dict[str, Any], path: str, verb: str) -> dict[str, Any]:
+    body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
+    question = {"nonResourceAttributes": {"path": path, "verb": verb}}
+    answer = await client.post(ACCESS_REVIEWS, body | {"spec": spec | question})
+    assert (answer.status, answer.body["kind"]) == (201, "SubjectAccessReview")
+    return answer.body["status"]
+
+
+class TestReviews:
+    async def test_a_token_for_the_audience(self, client: Client, account: Account) -> None:
+        status = await review_token(client, account.token, "contract")
+        assert (status["authenticated"], status["audiences"]) == (True, ["contract"])
+        assert status["user"]["username"] == account.username
+        assert set(status["user"]["groups"]) == account.groups | {"system:authenticated"}
+
+    async def test_one_audience_of_several_suffices_and_only_that_is_named(
+        self, client: Client, account: Account
+    ) -> None:
+        status = await review_token(client, account.token, "elsewhere", "contract")
+        assert (status["authenticated"], status["audiences"]) == (True, ["contract"])
+
+    async def test_a_token_for_another_audience(self, client: Client, account: Account) -> None:
+        status = await review_token(client, account.other_token, "contract")
+        assert not status.get("authenticated")
+        assert not status.get("audiences")
+        assert not status["user"].get("username")
+
+    @pytest.mark.parametrize("token", ["garbage", "a.b.c", "x" * 20_000, "ü", "{}"])
+    async def test_what_is_no_token(self, client: Client, account: Account, token: str) -> None:
+        assert not (await review_token(client, token, "contract")).get("authenticated")
+
+    async def test_a_token_that_was_cut_off(self, client: Client, account: Account) -> None:
+        for broken in (account.token[:-8], account.token[8:]):
+            assert not (await review_token(client, broken, "contract")).get("authenticated")
+
+    async def test_a_token_is_read_up_to_the_first_blank(self, client: Client, account: Account) -> None:
+        status = await review_token(client, account.token + " garbage", "contract")
+        assert status["user"]["username"] == account.username
+        status = await review_token(client, "garbage " + account.token, "contract")
+        assert not status.get("authenticated")
+
+    async def test_blanks_alone_are_an_anonymous_caller_whatever_the_audience(
+        self, client: Client, account: Account
+    ) -> None:
+        for blanks in (" ", "\n", " " + account.token):
+            status = await review_token(client, blanks, "contract")
+            assert status["authenticated"]
+            assert status["audiences"] == ["contract"]
+            assert status["user"] == {"username": "system:anonymous", "groups": ["system:unauthenticated"]}
+
+    async def test_a_token_must_be_given(self, client: Client) -> None:
+        for spec in ({}, {"token": ""}, {"token": None}):
+            answer = await client.post(TOKEN_REVIEWS, {"spec": spec})
+            assert (answer.status, answer.reason) == (400, "BadRequest")
+
+    @pytest.mark.parametrize(
+        ("path", "verb", "allowed"),
+        [
+            ("/contract/one", "get", True),
+            ("/contract/one", "post", False),
+            ("/contract/one", "GET", False),
+            ("/contract/one/", "get", False),
+            ("/contract/on", "get", False),
+            ("/contract/tree", "get", False),
+            ("/contract/tree/", "get", True),
+            ("/contract/tree/a/b", "get", True),
+            ("/contract/two", "get", False),
+            ("", "get", False),
+        ],
+    )
+    async def test_paths(self, client: Client, account: Account, path: str, verb: str, *, allowed: bool) -> None:
+        spec = {"user": account.username, "groups": sorted(account.groups)}
+        assert (await review_access(client, spec, path, verb))["allowed"] is allowed
+
+    async def test_nobody_else_may(self, client: Client, account: Account) -> None:
+        for spec in ({"user": "somebody"}, {"groups": [account.username]}, {"user": account.username + "x"}):
+            assert not (await review_access(client, spec, "/contract/one", "get"))["allowed"]
+
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            {},
+            {"user": "ann"},
+            {"nonResourceAttributes": {"path": "/", "verb": "get"}},
+            {"user": "", "groups": [], "nonResourceAttributes": {"path": "/", "verb": "get"}},
+            {
+                "user": "ann",
+                "nonResourceAttributes": {"path": "/", "verb": "get"},
+                "resourceAttributes": {"verb": "get", "resource": "pods"},
+            },
+        ],
+    )
+    async def test_a_question_must_be_one(self, client: Client, spec: dict[str, Any]) -> None:
+        answer = await client.post(ACCESS_REVIEWS, {"spec": spec})
+        assert (answer.status, answer.reason) == (422, "Invalid")
+
+    async def test_reviews_are_not_kept(self, client: Client) -> None:
+        for path in (TOKEN_REVIEWS, ACCESS_REVIEWS):
+            for method, where in (("GET", path), ("DELETE", path), ("PUT", f"{path}/a")):
+                answer = await client.send(method, where, {} if method == "PUT" else None)
+                assert (answer.status, answer.reason) in {(405, "MethodNotAllowed"), (404, "NotFound")}

@@ -11,11 +11,12 @@ from aiohttp import web
 from msgspec import Struct
 
 from dynamic_toolset.controller import Controller
+from dynamic_toolset.controller.observer import Nobody
 from dynamic_toolset.discovery.catalog import load_catalog
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.kube.objects import ObjectKey
-from dynamic_toolset.model import DiscoveredService, Report, Verdict
+from dynamic_toolset.model import DiscoveredService, Pass, Report, Verdict
 from dynamic_toolset.sandbox import Backend, Sandbox
 from dynamic_toolset.sandbox.backends import Mode
 from dynamic_toolset.sandbox.resources import CONFIG_MAPS, SERVICES, Object, Target
@@ -148,14 +149,20 @@ class Cluster:
         return await self.around(lambda: self._patch(request, wanted))
 
 
-class Subject:
+class Subject(Nobody):
     """A controller at work, from ``start`` to ``stop``, with the reports that it made."""
 
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.reports: list[Report] = []
+        self.passes: list[Pass] = []
         self._client = Client(static(cluster.sandbox.url))
         self._stopped = False
-        self.controller = Controller(self._client, settings, CATALOG, on_report=self.reports.append)
+        self.controller = Controller(self._client, settings, CATALOG, observer=self)
+
+    def passed(self, done: Pass) -> None:
+        self.passes.append(done)
+        if not self.reports or done.report is not self.reports[-1]:
+            self.reports.append(done.report)
 
     async def start(self) -> None:
         await self._client.__aenter__()

@@ -6,10 +6,25 @@ import pytest
 
 from dynamic_toolset.sandbox import Sandbox
 from tests.contract.suite import *  # noqa: F403 - the tests and their fixtures
-from tests.contract.suite import ApiAddress
+from tests.contract.suite import Account, ApiAddress
 
 
 @pytest.fixture
-async def kubernetes_api() -> AsyncIterator[ApiAddress]:
+async def sandbox() -> AsyncIterator[Sandbox]:
     async with Sandbox(token="secret", cluster_ip="127.96.0.0/16") as sandbox:
-        yield ApiAddress(sandbox.url, token="secret")
+        yield sandbox
+
+
+@pytest.fixture
+def kubernetes_api(sandbox: Sandbox) -> ApiAddress:
+    return ApiAddress(sandbox.url, token="secret")
+
+
+@pytest.fixture
+def account(sandbox: Sandbox) -> Account:
+    account = Account("ann", {"on-call"}, "token-for-contract", "token-for-another")
+    for token, audience in ((account.token, "contract"), (account.other_token, "another")):
+        sandbox.add_token(token, account.username, groups=account.groups, audiences=[audience])
+    sandbox.allow(account.username, "/contract/one", "get")
+    sandbox.allow(account.username, "/contract/tree/*", "get")
+    return account

@@ -8,10 +8,11 @@ import time
 from dynamic_toolset.cli.logs import configure  # isort: skip - the first to import structlog, see there
 
 from dynamic_toolset.controller import Controller
+from dynamic_toolset.controller.observer import Nobody
 from dynamic_toolset.discovery.catalog import load_catalog
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
-from dynamic_toolset.model import Document, Outcome, Report, ServiceKey
+from dynamic_toolset.model import Document, Outcome, Pass, Report, ServiceKey
 from dynamic_toolset.sandbox import Sandbox
 from dynamic_toolset.sandbox.scenario import SAMPLES, Scenario, Step
 from dynamic_toolset.settings import HealthCheckSettings, Policy, Settings
@@ -43,7 +44,7 @@ async def _demo(*, keep: bool) -> None:
         screen = Screen()
         screen.begin(f"1. {first.title}; the service starts")
         await first.change()
-        controller = Controller(client, SETTINGS, load_catalog(), on_report=screen.show)
+        controller = Controller(client, SETTINGS, load_catalog(), observer=screen)
         service = asyncio.create_task(controller.run(), name="service")
         try:
             await _until_reached(scenario, first, service)
@@ -78,10 +79,11 @@ async def _until_reached(scenario: Scenario, step: Step, service: asyncio.Task[N
         await asyncio.sleep(0.02)
 
 
-class Screen:
+class Screen(Nobody):
     """Prints what changed from one report to the next, with the seconds since the step began."""
 
     def __init__(self) -> None:
+        self._report: Report | None = None
         self._lines: dict[ServiceKey, str] = {}
         self._documents: tuple[Document, ...] = ()
         self._began = time.monotonic()
@@ -90,7 +92,12 @@ class Screen:
         self._began = time.monotonic()
         print(f"\n{title}", flush=True)
 
-    def show(self, report: Report) -> None:
+    def passed(self, done: Pass) -> None:
+        if done.report is not self._report:
+            self._report = done.report
+            self._show(done.report)
+
+    def _show(self, report: Report) -> None:
         lines = _lines(report)
         after = f"{time.monotonic() - self._began:6.2f} s"
         for key in sorted(lines.keys() | self._lines.keys()):

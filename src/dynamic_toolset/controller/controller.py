@@ -8,17 +8,24 @@ import asyncio
 import contextlib
 import gc
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
+from dynamic_toolset import tracing
+from dynamic_toolset.controller import conditions, latency, logbook
+from dynamic_toolset.controller.conditions import RELEASE
+from dynamic_toolset.controller.latency import Latency
 from dynamic_toolset.controller.leadership import Leadership
-from dynamic_toolset.controller.logbook import log_changes
 from dynamic_toolset.controller.namespaces import NamespaceLabels
+from dynamic_toolset.controller.observer import Nobody, Observer
 from dynamic_toolset.controller.pacer import Alarm, Pacer
+from dynamic_toolset.controller.publishing import Publication, Publishing
+from dynamic_toolset.controller.statistics import Condition, Loop, Publications, Statistics, Watch
 from dynamic_toolset.discovery.catalog import Catalog
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory, Judged
@@ -28,20 +35,25 @@ from dynamic_toolset.health.outage import Held, Outage, Removals
 from dynamic_toolset.health.probe import Probe
 from dynamic_toolset.health.readiness import Readiness, dialled
 from dynamic_toolset.kube.client import CONFIG_MAPS, SERVICES, Client
-from dynamic_toolset.kube.errors import ApiError, KubernetesError
 from dynamic_toolset.kube.objects import ConfigMap, Service
-from dynamic_toolset.kube.reflector import RETRY_AFTER_CAP, Reflector, unchanged
+from dynamic_toolset.kube.pulse import Pulse
+from dynamic_toolset.kube.reflector import Reflector, unchanged
 from dynamic_toolset.model import (
     Candidate,
+    Change,
+    Check,
     DiscoveredService,
     Document,
+    Effect,
+    Pass,
     Problem,
+    PublishOutcome,
     Report,
     ServiceKey,
+    Verdict,
 )
 from dynamic_toolset.publication import configmap
-from dynamic_toolset.publication.configmap import DocumentsTooLarge
-from dynamic_toolset.publication.publisher import CONTESTED, NotLeading, Publisher, Render, Withheld, Written
+from dynamic_toolset.publication.publisher import NotLeading, Publisher
 from dynamic_toolset.settings import Settings, seconds
 from dynamic_toolset.toolset import documents, generic, holmesgpt, overrides
 from dynamic_toolset.toolset.listing import answers, is_listed
@@ -61,11 +73,11 @@ LAST_WRITE = 5.0
 PERIOD = 2.0
 """Seconds between two looks at what causes no event: whether the watches and the lease can be had."""
 
-_PATIENCE = 3
-"""Failures in a row after which a watch is called failing: an API server that restarts is no news."""
+LATELY = 120.0
+"""Seconds within which a watch that works has surely been heard of: it brings a bookmark every minute."""
 
-RELEASE = "kubernaut.io/release-removals"
-"""Annotation of the ConfigMap: a new value releases the removals that are held because many services failed at once."""
+PASS_AT_MOST = 60.0
+"""Seconds that a pass takes at most, and that one which is due is waited for: its requests have deadlines."""
 
 
 class _Rendered(Struct, frozen=True):
@@ -73,6 +85,7 @@ class _Rendered(Struct, frozen=True):
 
     documents: tuple[Document, ...]
     problems: tuple[Problem, ...] = ()
+    effects: tuple[Effect, ...] = ()
     held: bool = False
 
 
@@ -82,7 +95,8 @@ _NOTHING = _Rendered(())
 class Controller:
     """The service: reflectors at one end, the publisher at the other, and one loop between them.
 
-    ``on_report`` is called with the Report of each pass that differs from the one before.
+    ``observer`` is told of each pass and each check. ``report`` is the last one; ``previous`` is that of a controller
+    whose place this one takes, so that only what differs from it is news.
     """
 
     def __init__(
@@ -91,17 +105,20 @@ class Controller:
         settings: Settings,
         catalog: Catalog,
         *,
-        on_report: Callable[[Report], None] = lambda _report: None,
+        observer: Observer | None = None,
+        previous: Report | None = None,
     ) -> None:
+        self.report = previous
+        self._succeeds = previous is not None
         self._settings = settings
-        self._on_report = on_report
+        self._observer = observer or Nobody()
         self._pacer = Pacer()
         self._leadership = Leadership(client, settings, on_change=self._pacer.hurry)
 
         self._namespaces = NamespaceLabels(client, settings.namespaces.selector, on_change=self._relist)
         self._inventory = Inventory(Detector(catalog, settings, self._namespaces.labels))
         self._services = Reflector(
-            client, SERVICES, Service, transform=self._inventory.judge, on_change=self._pacer.notify
+            client, SERVICES, Service, transform=self._inventory.judge, on_change=self._services_changed
         )
 
         guard = Guard(settings.policy.allowed_ranges, settings.policy.refused_ranges)
@@ -113,6 +130,7 @@ class Controller:
             known=self._readiness.known,
             good=lambda candidate, health: answers(candidate, health, settings),
             on_change=self._pacer.notify,
+            on_checked=self._observer.checked,
         )
         self._settle = seconds(settings.health_check.timeout) + 1
         self._removals = Removals(settings.mass_failure, self._settle)
@@ -131,6 +149,7 @@ class Controller:
             on_change=self._config_map_changed,
         )
         self._publisher = Publisher(client, target, self._config_maps, permit=self._leadership.remaining)
+        self._publishing = Publishing(self._publisher, self._leadership, target, self._pacer)
         self._published: generic.Published = frozenset()
         self._good: tuple[Document, ...] = ()
         self._remembered: ConfigMap | None = None
@@ -140,13 +159,16 @@ class Controller:
 
         self._stopping = asyncio.Event()
         self._passing = asyncio.Lock()
-        self._failures = 0
-        self._refused: Problem | None = None
-        self._retry = Alarm(self._pacer.notify)
+        self._passes = 0
+        self._pulse = Pulse()
+        self._surroundings = Pulse()
         self._wake = Alarm(self._pacer.notify)
-        self._calm = Alarm(self._pacer.notify)
         self._conditions: tuple[Problem, ...] = ()
-        self._report: Report | None = None
+
+        # The changes of Services since the last look: when the first of them came, and whose they are.
+        self._arrived_at: float | None = None
+        self._events: frozenset[ServiceKey] = frozenset()
+        self._latency = Latency()
 
     async def run(self) -> None:
         """Work until ``stop`` is called, or until cancelled, which breaks off whatever is under way.
@@ -182,7 +204,91 @@ class Controller:
         """Let the write under way end, give the lease back, and end ``run``."""
         self._stopping.set()
 
+    def look_again(self) -> None:
+        """List all Services anew, and ask every candidate, though nothing says that anything changed."""
+        self._services.relist()
+        self._checker.hasten(self._inventory.candidates)
+
+    # --- How it is ---------------------------------------------------------------------------------------------------
+
+    def checks(self, service: ServiceKey) -> tuple[Check, ...]:
+        """Return the last checks of a candidate, the newest first."""
+        return self._checker.checks(service)
+
+    def loops(self) -> tuple[Loop, ...]:
+        """Return whether each loop makes progress, which it does though the API is away."""
+        loops = [Loop(f"watch of {name}", reflector.pulse.late) for name, reflector in self._reflectors().items()]
+        loops.append(Loop("health checks", self._checker.late))
+        loops.append(Loop("election", self._leadership.late))
+        # Before the first pass a change waits for the first lists, for as long as the API is away.
+        waiting = self._pacer.waiting if self._passes else 0.0
+        loops.append(Loop("passes", max(self._pulse.late, waiting - PASS_AT_MOST, 0.0)))
+        loops.append(Loop("conditions", self._surroundings.late))
+        return tuple(loops)
+
+    def readiness(self) -> tuple[Condition, ...]:
+        """Return what must hold to be ready: to lead, or to take over at once. Asks nobody."""
+        needed: dict[str, Reflector[Any, Any]] = {"Services": self._services, "ConfigMap": self._config_maps}
+        watches = {name: self._watch(one) for name, one in needed.items()}
+        heard = min((one.since_heard for one in watches.values() if one.since_heard is not None), default=math.inf)
+        away = "" if heard < LATELY else "the Kubernetes API has not been heard of lately"
+        return (
+            *(
+                Condition(
+                    f"{name} synced", one.synced, "" if one.synced else f"not listed yet: {one.last_error or 'busy'}"
+                )
+                for name, one in watches.items()
+            ),
+            Condition("API reached lately", not away, away),
+            Condition("leader or standby", self._leadership.problem is None, self._leadership.problem or ""),
+            Condition("first pass done", self._passes > 0, "" if self._passes else "nothing was decided yet"),
+        )
+
+    def statistics(self) -> Statistics:
+        """Return everything that is counted."""
+        return Statistics(
+            leads=self._leadership.remaining() > 0,
+            holder=self._leadership.holder,
+            passes=self._passes,
+            watches={name: self._watch(one) for name, one in self._reflectors().items()},
+            checks=self._checker.statistics,
+            publications=Publications(self._publisher.writes, self._publisher.conflicts),
+            election=self._leadership.statistics,
+        )
+
+    def _reflectors(self) -> dict[str, Reflector[Any, Any]]:
+        """Return the reflectors by what they follow, as far as they are at work."""
+        found: dict[str, Reflector[Any, Any]] = {"Services": self._services, "ConfigMap": self._config_maps}
+        if self._namespaces.needed:
+            found["Namespaces"] = self._namespaces.reflector
+        if self._readiness.reflector is not None:
+            found["EndpointSlices"] = self._readiness.reflector
+        if self._leadership.reflector is not None:
+            found["Lease"] = self._leadership.reflector
+        return found
+
+    def _watch(self, reflector: Reflector[Any, Any]) -> Watch:
+        done, now = reflector.statistics, time.monotonic()
+        return Watch(
+            synced=reflector.synced.is_set(),
+            objects=len(reflector.store),
+            skipped=len(reflector.skipped),
+            lists=done.lists,
+            watches=done.watches,
+            events=done.events,
+            bookmarks=done.bookmarks,
+            failures=done.consecutive_failures,
+            last_error=done.last_error,
+            since_heard=None if done.last_heard is None else now - done.last_heard,
+            since_bookmark=None if done.last_bookmark is None else now - done.last_bookmark,
+        )
+
     # --- What is woken by events -----------------------------------------------------------------------------------
+
+    def _services_changed(self) -> None:
+        if self._arrived_at is None:
+            self._arrived_at = asyncio.get_running_loop().time()
+        self._pacer.notify()
 
     async def _follow_services(self) -> None:
         await self._namespaces.synced.wait()  # before, no Service would be in a namespace that is selected
@@ -201,15 +307,16 @@ class Controller:
     async def _look_around(self) -> None:
         """Notice what causes no event."""
         while True:
+            self._surroundings.promise(PASS_AT_MOST)
             await asyncio.sleep(PERIOD)
             if tuple(self._find_conditions()) != self._conditions:
                 self._pacer.notify()
 
     def _find_conditions(self) -> Iterator[Problem]:
         """Yield what is in the way of knowing the cluster, though what was known last stays in force."""
-        yield from _failing("Services", self._services)
-        yield from _failing("the ConfigMap", self._config_maps)
-        yield from _failing("Namespaces", self._namespaces.reflector)
+        yield from conditions.watch_failing("Services", self._services)
+        yield from conditions.watch_failing("the ConfigMap", self._config_maps)
+        yield from conditions.watch_failing("Namespaces", self._namespaces.reflector)
         if self._readiness.problem:
             yield Problem("EndpointSlicesUnreadable", self._readiness.problem)
         if self._leadership.problem:
@@ -221,19 +328,30 @@ class Controller:
         for reflector in (self._services, self._config_maps):
             await self._synced(reflector)
         self._remember(self._publisher.present())
-        await self._look()
-        if not self._published:
-            # Nothing says what was listed: the first publication into a cluster, or a document that was damaged while
-            # nobody looked. Without verdicts the toolset would be empty.
-            await self._checker.settled(FIRST_PUBLICATION_WAIT)
-        # What is loaded by now stays for the life of the process: no collection needs to walk it again.
-        gc.freeze()
-        while True:
-            async with self._passing:
-                await self._pass()
-            await self._pacer.wait()
+        with tracing.span("pass"):
             await self._look()
-            await asyncio.sleep(0)  # the checks of what is new are on their way before the pass keeps the loop busy
+            if self._succeeds:
+                # What is known is shown meanwhile. Without the verdicts all would be news: not known, and known again.
+                await self._checker.settled(self._settle)
+            elif not self._published:
+                # Nothing says what was listed: the first publication into a cluster, or a document that was damaged
+                # while nobody looked. Without verdicts the toolset would be empty.
+                await self._checker.settled(FIRST_PUBLICATION_WAIT)
+            # What is loaded by now stays for the life of the process: no collection needs to walk it again.
+            gc.freeze()
+            await self._pass_undisturbed()
+        while True:
+            await self._pacer.wait()
+            with tracing.span("pass"):
+                await self._look()
+                await asyncio.sleep(0)  # the checks of what is new are on their way before this keeps the loop busy
+                await self._pass_undisturbed()
+
+    async def _pass_undisturbed(self) -> None:
+        self._pulse.promise(PASS_AT_MOST)
+        async with self._passing:
+            await self._pass()
+        self._pulse.promise(math.inf)
 
     async def _synced(self, reflector: Reflector[Service, Judged] | Reflector[ConfigMap, ConfigMap]) -> None:
         """Wait for the first complete list, and say what is in the way while there is none."""
@@ -244,11 +362,19 @@ class Controller:
                     return
             self._conditions = tuple(self._find_conditions())
             if self._conditions:
-                self._tell(Report({}, (), (), self._conditions, published=False))
+                known = self.report or Report({}, (), (), (), published=False)
+                self._tell(replace(known, problems=self._conditions), "failed")
 
     async def _look(self) -> None:
         """Take over what changed. Of new candidates the EndpointSlices are read before they are asked anything."""
-        self._inventory.update(self._services.take_changed(), self._services.store)
+        with tracing.span("look"):
+            await self._take_over()
+
+    async def _take_over(self) -> None:
+        events = self._services.take_changed()
+        self._inventory.update(events, self._services.store)
+        self._latency.arrived(events, self._arrived_at or asyncio.get_running_loop().time())
+        self._events, self._arrived_at = self._events | events, None
         self._readiness.update(self._inventory.candidates)
         if self._readiness.problem is None:
             await self._readiness.settled(SLICES_WAIT)
@@ -263,6 +389,7 @@ class Controller:
 
     async def _pass(self) -> None:
         """Decide what is listed, and make it so, or only know it while another instance leads."""
+        began = asyncio.get_running_loop().time()
         leads = self._leadership.remaining() > 0
         present = self._publisher.present()
         if not leads:
@@ -277,40 +404,77 @@ class Controller:
             rendered = self._render(discovered, present)
             return rendered.documents
 
-        failure: Problem | None = None
-        published = leads
+        published: Publication | None = None
         if leads:
-            try:
-                failure = await self._publish(render)
-            except NotLeading:
-                published = False
-        else:
-            published = configmap.says(present, render(present))
-        if leads and published and failure is None and not rendered.held:
+            with contextlib.suppress(NotLeading):
+                published = await self._publishing.publish(render)
+        failure = published.problem if published else None
+        holds = published is not None and failure is None if leads else configmap.says(present, render(present))
+        if leads and holds and not rendered.held:
             self._published = frozenset((one.candidate.key, one.candidate.type) for one in discovered if one.listed)
             self._good = rendered.documents
         self._conditions = tuple(self._find_conditions())
         unreadable = (
             Problem("ServiceUnreadable", f"Service {key}: {error}") for key, error in self._services.skipped.items()
         )
-        problems = (
-            *unreadable,
-            *rendered.problems,
-            *_about(held, self._settings),
-            *self._contest(failure),
-            *self._conditions,
-            *(() if failure is None else (failure,)),
-        )
         report = Report(
-            self._inventory.decisions, discovered, rendered.documents, problems, published and failure is None
+            self._inventory.decisions,
+            discovered,
+            rendered.documents,
+            (
+                *unreadable,
+                *rendered.problems,
+                *conditions.mass_failure(held, self._settings),
+                *self._publishing.contest(failure),
+                *self._conditions,
+                *(() if failure is None else (failure,)),
+            ),
+            published=holds,
+            held=frozenset(key for key in held.services if key in self._inventory.candidates),
+            overrides=_data(self._publisher.present()).get(overrides.KEY),
+            effects=rendered.effects,
+            leads=published is not None,
         )
-        self._tell(report)
+        self._passes += 1
+        self._tell(report, published.outcome if published else "standby", began)
 
-    def _tell(self, report: Report) -> None:
-        if report != self._report:
-            log_changes(self._report, report)
-            self._report = report
-            self._on_report(report)
+    def _tell(self, report: Report, outcome: PublishOutcome, began: float | None = None) -> None:
+        """Say what a pass has changed: to the log, and to whoever observes."""
+        now = asyncio.get_running_loop().time()
+        before = self.report
+        changes: tuple[Change, ...] = ()
+        if before is not None and report == before:
+            report = before
+        else:
+            changes = logbook.changes(before, report, self._events, is_first=self._passes <= 1 and not self._succeeds)
+            self.report = report
+        if outcome in {"created", "updated"}:
+            target = self._settings.config_map
+            written = f"ConfigMap {target.namespace}/{target.name} was {outcome}"
+            changes = (*changes, logbook.publication(before, report, changes, written))
+        logbook.write(changes)
+        tracing.note(outcome=outcome, services=len(report.decisions), changes=len(changes))
+        self._events = frozenset()
+        self._observer.passed(
+            Pass(
+                report,
+                time.time(),
+                0.0 if began is None else now - began,
+                outcome,
+                changes,
+                self._latencies(report, outcome, now),
+            )
+        )
+
+    def _latencies(self, report: Report, outcome: PublishOutcome, now: float) -> tuple[float, ...]:
+        seen = latency.shown(report.discovered)
+        if not report.leads:
+            self._latency.forget(seen)
+            return ()
+        waiting = {one.candidate.key for one in report.discovered if one.health.verdict is Verdict.UNKNOWN}
+        shows = outcome in {"created", "updated", "unchanged"}
+        took = self._latency.settle(seen, waiting, published=shows, now=now)
+        return () if outcome == "unchanged" else took
 
     # --- What is listed --------------------------------------------------------------------------------------------
 
@@ -351,7 +515,7 @@ class Controller:
             self._source, self._outcome = source, self._outcome_of(discovered, text)
         if isinstance(self._outcome, Problem):
             return _Rendered(self._good, (self._outcome,), held=True)
-        return _Rendered(self._outcome.documents, self._outcome.problems)
+        return _Rendered(self._outcome.documents, self._outcome.problems, self._outcome.effects)
 
     def _outcome_of(self, discovered: tuple[DiscoveredService, ...], text: str | None) -> documents.Rendered | Problem:
         """Render the documents, or say what is wrong with the overrides."""
@@ -366,72 +530,6 @@ class Controller:
             self._unusable = text
             why = f"{overrides.KEY}: it cannot be used ({type(error).__name__}), for a reason that the log shows"
         return Problem("OverridesInvalid", f"{why}; what was published last stays until this is mended")
-
-    async def _publish(self, render: Render) -> Problem | None:
-        """Publish; what went wrong, if anything, is a problem to report, and what was published last stays.
-
-        After a failure nothing is tried before its pause is over, however many events come. Raises NotLeading.
-        """
-        if self._refused is not None and self._retry.is_set:
-            render(self._publisher.present())
-            return self._refused
-        fence = self._leadership.fence
-        try:
-            written = await self._publisher.publish(render, fence=fence)
-        except DocumentsTooLarge as error:
-            return Problem("TooLarge", f"{error}; what was published last stays")
-        except Withheld as withheld:
-            self._retry.set(withheld.retry_in)
-            return Problem(withheld.reason, str(withheld))
-        except KubernetesError as error:
-            self._refused = Problem("PublicationFailed", str(error))
-            self._try_again_later(error)
-            return self._refused
-        self._failures, self._refused = 0, None
-        self._retry.set(None)
-        if written is not Written.NOTHING:
-            self._leadership.has_fenced()
-            target = self._settings.config_map
-            log.info("published", configmap=f"{target.namespace}/{target.name}", outcome=written.value)
-        return None
-
-    def _contest(self, failure: Problem | None) -> Iterator[Problem]:
-        """Yield the condition of a fight over the ConfigMap, as long as it goes on."""
-        contest = self._publisher.contest
-        if contest is not None and (failure is None or failure.reason != CONTESTED):
-            yield Problem(CONTESTED, contest)
-        self._calm.set(self._publisher.contest_ends_in)
-
-    def _try_again_later(self, error: KubernetesError) -> None:
-        """Pause for 1 s, doubling to a minute, with jitter; or longer, if the API asks for that. A timer ends it."""
-        self._failures += 1
-        delay = min(2.0 ** (self._failures - 1), 60.0) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter is no secret
-        if isinstance(error, ApiError) and error.retry_after is not None:
-            delay = max(delay, min(error.retry_after, RETRY_AFTER_CAP))
-        self._retry.set(delay)
-
-
-def _failing(what: str, reflector: Reflector[Any, Any]) -> Iterator[Problem]:
-    """Yield the condition of a watch that cannot be had."""
-    now = reflector.statistics
-    if now.consecutive_failures >= _PATIENCE:
-        message = f"{what} cannot be followed: {now.last_error}; what was seen last stays in force"
-        yield Problem("WatchFailing", message)
-
-
-def _about(held: Held, settings: Settings) -> Iterator[Problem]:
-    """Yield the condition of a mass failure."""
-    outage = held.outage
-    if outage is None:
-        return
-    target = settings.config_map
-    yield Problem(
-        "MassFailure",
-        f"{len(outage.services)} of {outage.published} published services turned unhealthy at about the same time, so "
-        "our own network is the likeliest cause: they stay listed until they recover, for at most "
-        f"{settings.mass_failure.hold}, or until somebody releases them: kubectl annotate --overwrite configmap "
-        f"--namespace {target.namespace} {target.name} {RELEASE}=$(date +%s)",
-    )
 
 
 def _data(present: ConfigMap | None) -> Mapping[str, str]:

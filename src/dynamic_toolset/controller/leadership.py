@@ -9,8 +9,9 @@ from collections.abc import Callable
 import structlog
 
 from dynamic_toolset.kube.client import Client
-from dynamic_toolset.kube.election import Elector
-from dynamic_toolset.kube.objects import ObjectKey
+from dynamic_toolset.kube.election import Elector, Statistics
+from dynamic_toolset.kube.objects import Lease, ObjectKey
+from dynamic_toolset.kube.reflector import Reflector
 from dynamic_toolset.settings import Settings, seconds
 
 log = structlog.get_logger()
@@ -61,12 +62,33 @@ class Leadership:
         self._fenced = True
 
     @property
+    def holder(self) -> str | None:
+        """Whom the Lease names, as far as is known; None without election."""
+        return self._elector.holder if self._elector is not None else None
+
+    @property
+    def reflector(self) -> Reflector[Lease, Lease] | None:
+        """The one that follows the Lease, for who wants to know how it is; None without election."""
+        return self._elector.reflector if self._elector is not None else None
+
+    @property
+    def late(self) -> float:
+        """By how many seconds the election is late with its next step; 0 if it is not."""
+        return self._elector.pulse.late if self._elector is not None else 0.0
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What the election has counted; None where there is none."""
+        return self._elector.statistics if self._elector is not None else None
+
+    @property
     def problem(self) -> str | None:
         """What is in the way of holding or watching the lease. One request that fails now and then is not."""
         elector = self._elector
-        if elector is None or 0 < elector.statistics.consecutive_failures < _PATIENCE:
+        if elector is None:
             return None
-        return elector.last_error
+        failing = max(elector.statistics.consecutive_failures, elector.reflector.statistics.consecutive_failures)
+        return elector.last_error if failing >= _PATIENCE else None
 
     async def run(self) -> None:
         """Stand for election, for ever."""

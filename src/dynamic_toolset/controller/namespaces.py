@@ -17,7 +17,7 @@ class NamespaceLabels:
     """
 
     def __init__(self, client: Client, selector: str, on_change: Callable[[], None]) -> None:
-        self._needed = bool(selector)
+        self.needed = bool(selector)
         self._selects = selectors.parse(selector)
         self._on_change = on_change
         self._labels: dict[str, Mapping[str, str]] = {}
@@ -28,7 +28,7 @@ class NamespaceLabels:
 
     async def run(self) -> None:
         """Follow the namespaces, for ever."""
-        if not self._needed:
+        if not self.needed:
             self.synced.set()
             await asyncio.Event().wait()
         async with asyncio.TaskGroup() as tasks:

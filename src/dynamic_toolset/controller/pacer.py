@@ -23,14 +23,25 @@ class Pacer:
         self._urgent = asyncio.Event()
         self._looks = 0
         self._last = float("-inf")
+        self._since: float | None = None
+
+    @property
+    def waiting(self) -> float:
+        """Seconds for which a change has been waiting to be looked at; 0 if none is."""
+        return 0.0 if self._since is None else asyncio.get_running_loop().time() - self._since
 
     def notify(self) -> None:
         """Something changed. Cheap, and any number of calls before the next look count as one."""
-        self._changed.set()
+        self._note()
 
     def hurry(self) -> None:
         """Something changed that cannot wait, whatever burst there is."""
         self._urgent.set()
+        self._note()
+
+    def _note(self) -> None:
+        if self._since is None:
+            self._since = asyncio.get_running_loop().time()
         self._changed.set()
 
     async def wait(self) -> None:
@@ -45,6 +56,7 @@ class Pacer:
                     await self._urgent.wait()
         self._changed.clear()
         self._urgent.clear()
+        self._since = None
         self._looks += 1
         self._last = asyncio.get_running_loop().time()
 

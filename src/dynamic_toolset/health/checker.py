@@ -19,13 +19,16 @@ How many failed checks are too many is not decided here: the table counts them.
 
 import asyncio
 import random
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dynamic_toolset import tracing
 from dynamic_toolset.health.slots import Slots, Urgency
-from dynamic_toolset.model import UNCHECKED, Candidate, Health, ServiceKey, Verdict
+from dynamic_toolset.model import UNCHECKED, Candidate, Check, Health, ServiceKey, Verdict
 from dynamic_toolset.settings import HealthCheckSettings, seconds
 
 _JITTER = 0.1
@@ -33,6 +36,9 @@ _JITTER = 0.1
 _BETWEEN_HASTENED = 0.5
 """Seconds that pass at least before a candidate is asked again because somebody wants to know: a tenant can make a
 Pod ready and unready as fast as he likes."""
+
+REMEMBERED = 20
+"""Checks of a candidate that are kept to be shown."""
 
 _LONGEST_DOUBLING = 32
 """Failures after which doubling has reached any interval."""
@@ -52,14 +58,17 @@ class Statistics(Struct, frozen=True):
 class _Entry:
     """One row of the table. The task keeps it up to date, and is None while nothing runs.
 
-    ``asked`` is when the candidate was last asked, ``wanted`` whether somebody has wanted to know since.
+    ``asked`` is when the candidate was last asked, ``wanted`` whether somebody has wanted to know since, and ``due``
+    when it is to be asked next. ``checks`` are the last ones, the newest first.
     """
 
-    __slots__ = ("asked", "candidate", "health", "task", "wanted")
+    __slots__ = ("asked", "candidate", "checks", "due", "health", "task", "wanted")
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
         self.health = UNCHECKED
+        self.checks: deque[Check] = deque(maxlen=REMEMBERED)
+        self.due = float("inf")
         self.task: asyncio.Task[None] | None = None
         self.asked = float("-inf")
         self.wanted = asyncio.Event()
@@ -75,7 +84,8 @@ class Checker:
 
     ``on_change`` is called, in the event loop, when a check or ``hasten`` has changed the health of a candidate: its
     verdict, its reason, its want of credentials, that it is refused, or its failures, which are counted up to
-    ``failure_threshold`` for that. ``jitter`` returns a number from 0 to 1.
+    ``failure_threshold`` for that. ``on_checked`` is called with every outcome. Neither may raise. ``jitter`` returns a
+    number from 0 to 1, and ``now`` the time of day, for people.
     """
 
     def __init__(
@@ -86,7 +96,9 @@ class Checker:
         known: Callable[[Candidate], Health | None] = lambda _candidate: None,
         good: Callable[[Candidate, Health], bool] = lambda _candidate, health: health.verdict is Verdict.HEALTHY,
         on_change: Callable[[], None] = lambda: None,
+        on_checked: Callable[[Candidate, Health], None] = lambda _candidate, _health: None,
         jitter: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._probe = probe
         self._known = known
@@ -94,7 +106,9 @@ class Checker:
         self._interval = seconds(settings.interval)
         self._threshold = settings.failure_threshold
         self._on_change = on_change
+        self._on_checked = on_checked
         self._jitter = jitter
+        self._now = now
         self._slots = Slots(settings.concurrency)
         self._table: dict[ServiceKey, _Entry] = {}
         self._unknown: set[ServiceKey] = set()
@@ -156,6 +170,17 @@ class Checker:
         entry = self._table.get(key)
         return entry.health if entry is not None else UNCHECKED
 
+    def checks(self, key: ServiceKey) -> tuple[Check, ...]:
+        """Return the last checks of a candidate, the newest first, :data:`REMEMBERED` at most."""
+        entry = self._table.get(key)
+        return tuple(entry.checks) if entry is not None else ()
+
+    @property
+    def late(self) -> float:
+        """By how many seconds the check that is most overdue is; 0 if none is. Waiting for a slot is no delay."""
+        now = asyncio.get_running_loop().time()
+        return max(0.0, *(now - entry.due for entry in self._table.values())) if self._table else 0.0
+
     @property
     def statistics(self) -> Statistics:
         return Statistics(**self._ended, probes=self._probes, running=self._slots.taken, waiting=self._slots.waiting)
@@ -196,7 +221,9 @@ class Checker:
         self._ended["needs_credentials" if outcome.needs_credentials else outcome.verdict.value] += 1
         failures = 0 if self._good(entry.candidate, outcome) else entry.health.failures + 1
         entry.health = replace(outcome, failures=failures)
+        entry.checks.appendleft(Check(self._now(), entry.health))
         self._unknown.discard(key)
+        self._on_checked(entry.candidate, entry.health)
 
     def _note_settled(self) -> None:
         if self._unknown:
@@ -228,8 +255,23 @@ class Checker:
                 known = self._ask_what_is_known(entry)  # while it waited for its slot that may have changed
                 if known is None:
                     self._probes += 1
-                    return await self._probe(entry.candidate)
+                    return await self._ask(entry.candidate)
         return known
+
+    async def _ask(self, candidate: Candidate) -> Health:
+        key, endpoint = candidate.key, candidate.endpoint.url
+        # The task began in the pass that found the candidate, and goes on for long after it.
+        with tracing.span(
+            "health_check",
+            alone=True,
+            service=str(key),
+            namespace=key.namespace,
+            type=candidate.type,
+            endpoint=endpoint,
+        ):
+            health = await self._probe(candidate)
+            tracing.note(verdict=health.verdict.value, reason=health.reason)
+            return health
 
     def _ask_what_is_known(self, entry: _Entry) -> Health | None:
         entry.asked = asyncio.get_running_loop().time()
@@ -242,11 +284,15 @@ class Checker:
 
     async def _pause(self, entry: _Entry) -> None:
         """Wait for the next check: until it is due, or wanted."""
+        wait = self._until_next(entry.health)
+        entry.due = asyncio.get_running_loop().time() + wait
         try:
-            async with asyncio.timeout(self._until_next(entry.health)):
+            async with asyncio.timeout(wait):
                 await entry.wanted.wait()
         except TimeoutError:
             return
+        finally:
+            entry.due = float("inf")
         await asyncio.sleep(entry.asked + _BETWEEN_HASTENED - asyncio.get_running_loop().time())
 
     def _until_next(self, health: Health) -> float:

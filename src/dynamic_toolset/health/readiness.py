@@ -146,6 +146,11 @@ class Readiness:
         return self._said.get(candidate.key) if candidate.key.name in self._covered else NOT_READ
 
     @property
+    def reflector(self) -> Reflector[EndpointSlice, _Slice] | None:
+        """The one that follows the slices of the present candidates, for who wants to know how it is."""
+        return self._latest
+
+    @property
     def problem(self) -> str | None:
         """Say what is in the way of reading the slices, in a sentence; None for nothing."""
         if self._latest is None:
@@ -206,6 +211,7 @@ class Readiness:
             label_selector=selector(names),
             transform=partial(self._digest, names),
             on_change=self._look,
+            successor_of=self._latest,
         )
 
     async def _synced(self, reflector: Reflector[EndpointSlice, _Slice]) -> bool:

@@ -45,6 +45,8 @@ __all__ = [
     "LEASES",
     "NAMESPACES",
     "SERVICES",
+    "SUBJECT_ACCESS_REVIEWS",
+    "TOKEN_REVIEWS",
     "Client",
     "ObjectList",
     "Page",
@@ -105,6 +107,8 @@ CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
+TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews")
+SUBJECT_ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews")
 
 
 class Client:

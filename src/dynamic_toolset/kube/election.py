@@ -30,6 +30,7 @@ from msgspec import Struct
 from dynamic_toolset.kube.client import LEASES, Client
 from dynamic_toolset.kube.errors import ApiError, Conflict, ConnectionFailed, Invalid, KubernetesError, NotFound
 from dynamic_toolset.kube.objects import Lease, LeaseSpec, ObjectKey
+from dynamic_toolset.kube.pulse import Pulse
 from dynamic_toolset.kube.reflector import Reflector, backoff, is_older, unchanged
 
 JITTER = 0.2
@@ -118,7 +119,7 @@ class Elector:
         self._random = random
         self._now = now
         self._changed = asyncio.Event()
-        self._reflector = Reflector(
+        self.reflector = Reflector(
             client,
             LEASES,
             Lease,
@@ -142,6 +143,8 @@ class Elector:
         self._retired = False
         self._told: tuple[bool, str | None] = (False, None)
         self._deadline: asyncio.TimerHandle | None = None
+
+        self.pulse = Pulse(clock)
 
         # When to send something next.
         self._renew_at = -math.inf
@@ -177,7 +180,7 @@ class Elector:
     @property
     def last_error(self) -> str | None:
         """What is in the way of holding the lease, or of watching it; None if nothing is."""
-        return self._last_error or self._reflector.statistics.last_error
+        return self._last_error or self.reflector.statistics.last_error
 
     @property
     def statistics(self) -> Statistics:
@@ -197,7 +200,7 @@ class Elector:
         That does not give the lease back. An error that is no KubernetesError is a bug, and is raised, in a group.
         """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._reflector.run(), name="lease")
+            tasks.create_task(self.reflector.run(), name="lease")
             tasks.create_task(self._campaign(), name="campaign")
 
     async def release(self) -> None:
@@ -234,8 +237,10 @@ class Elector:
             self._take_news()
             due = max(self._renew_at if self.is_leader() else self._free_at, self._retry_at)
             if due > self._clock():
+                self.pulse.promise(due - self._clock())
                 await self._wait_until(due)
             else:
+                self.pulse.promise(2 * self._renew_deadline)  # a few requests, none of which may take longer than half
                 await self._attempt()
 
     async def _wait_until(self, due: float) -> None:
@@ -257,8 +262,8 @@ class Elector:
                 self._last_error = str(error)
             self._retry_at = self._clock() + self._pause(error)
         else:
-            if self._consecutive_failures > 1 and self._reflector.statistics.last_error:
-                self._reflector.relist()  # the API is back, but the watch might wait for half a minute yet
+            if self._consecutive_failures > 1 and self.reflector.statistics.last_error:
+                self.reflector.relist()  # the API is back, but the watch might wait for half a minute yet
             self._consecutive_failures = 0
             self._last_error = None
 
@@ -292,13 +297,13 @@ class Elector:
 
     def _take_news(self) -> None:
         """Take in what the watch has told, unless a request has told us something newer."""
-        if self._key not in self._reflector.take_changed():
+        if self._key not in self.reflector.take_changed():
             return
-        stored = self._reflector.store.get(self._key)
+        stored = self.reflector.store.get(self._key)
         known = self._lease.metadata.resource_version if self._lease else ""
         if stored is not None and not is_older(stored.metadata.resource_version, known):
             self._observe(stored)
-        elif stored is None and is_older(known, self._reflector.resource_version):
+        elif stored is None and is_older(known, self.reflector.resource_version):
             self._observe(None)
             self._renew_at = -math.inf  # a leader makes it anew, before anybody else has to wonder
 

@@ -29,6 +29,7 @@ from dynamic_toolset.kube.errors import (
     Unauthorized,
 )
 from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta
+from dynamic_toolset.kube.pulse import Pulse
 
 BACKOFF_BASE = 0.2
 BACKOFF_CAP = 30.0
@@ -50,6 +51,9 @@ A watch that works brings a bookmark every minute. One that cannot be had for so
 from a resourceVersion that the API does not know yet, after its etcd was restored from a backup, is accepted and stays
 silent for ever (seen with 1.36; older ones answer 504 "Too large resource version").
 """
+
+AT_MOST = 180.0
+"""Seconds that any one step takes at most: a list, a silent watch, a pause. After it the loop is late (``pulse``)."""
 
 NAMELESS = ObjectKey("", "")
 """Where ``skipped`` keeps an object that has no readable name."""
@@ -76,7 +80,8 @@ class Statistics(Struct, frozen=True):
     """What a reflector has done and how it is.
 
     ``last_error`` and ``consecutive_failures`` tell of the failures since the watch last worked. ``last_heard`` is the
-    monotonic time, in seconds, of the last list, event or bookmark, None before the first.
+    monotonic time, in seconds, of the last list, event or bookmark, None before the first; ``last_bookmark`` that of
+    the last list or bookmark, which vouches for everything before it.
     """
 
     lists: int
@@ -86,6 +91,7 @@ class Statistics(Struct, frozen=True):
     last_error: str | None
     consecutive_failures: int
     last_heard: float | None
+    last_bookmark: float | None = None
 
 
 class Reflector(Generic[T, S]):
@@ -96,6 +102,8 @@ class Reflector(Generic[T, S]):
 
     ``synced`` is set after the first complete list. ``resource_version`` is the newest seen of any object. An object
     that cannot be decoded is in ``skipped`` with the reason; the store keeps its last version that could be, if any.
+
+    ``successor_of`` is one whose place this one takes: what that one has counted, this one counts on.
     """
 
     def __init__(
@@ -112,6 +120,7 @@ class Reflector(Generic[T, S]):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         random: Callable[[], float] = randomness.random,
+        successor_of: "Reflector[T, S] | None" = None,
     ) -> None:
         self._client = client
         self._resource = resource
@@ -134,6 +143,8 @@ class Reflector(Generic[T, S]):
         self.synced = asyncio.Event()
         self.resource_version = ""
 
+        self.pulse = Pulse(clock)
+
         self._must_list = True
         self._attempt: asyncio.Timeout | None = None
         # Events up to the floor have all been seen. Above it, `_deleted` knows at which version an object went, so
@@ -146,7 +157,12 @@ class Reflector(Generic[T, S]):
         self._failures = 0
         self._last_error: str | None = None
         self._last_heard: float | None = None
+        self._last_bookmark: float | None = None
         self._lists = self._watches = self._events = self._bookmarks = 0
+        if successor_of is not None:
+            done = successor_of.statistics
+            self._lists, self._watches = done.lists, done.watches
+            self._events, self._bookmarks = done.events, done.bookmarks
 
     @property
     def statistics(self) -> Statistics:
@@ -159,6 +175,7 @@ class Reflector(Generic[T, S]):
             last_error=None if works else self._last_error,
             consecutive_failures=0 if works else self._failures,
             last_heard=self._last_heard,
+            last_bookmark=self._last_bookmark,
         )
 
     def take_changed(self) -> set[ObjectKey]:
@@ -187,6 +204,7 @@ class Reflector(Generic[T, S]):
 
     async def _attempt_once(self) -> None:
         failure: KubernetesError | None = None
+        self.pulse.promise(AT_MOST)
         try:
             if self._must_list or self._is_stale():
                 await self._list()
@@ -210,6 +228,7 @@ class Reflector(Generic[T, S]):
             delay = max(delay, min(failure.retry_after, RETRY_AFTER_CAP))
         if failure is not None and not isinstance(failure, _RESUMABLE):
             self._must_list = True
+        self.pulse.promise(AT_MOST)
         await self._sleep(delay)
 
     def _is_stale(self) -> bool:
@@ -243,7 +262,8 @@ class Reflector(Generic[T, S]):
         self._replace(listed, {one.key or NAMELESS: one.error for one in skipped})
         self.resource_version = version
         self._must_list = False
-        self._last_heard = self._clock()
+        self._last_heard = self._last_bookmark = self._clock()
+        self.pulse.promise(AT_MOST)
         self.synced.set()
 
     def _unless_equal(self, key: ObjectKey, item: S) -> S:
@@ -288,8 +308,10 @@ class Reflector(Generic[T, S]):
 
     def _take(self, event: WatchEvent) -> None:
         self._last_heard = self._clock()
+        self.pulse.promise(AT_MOST)
         if event.type == "BOOKMARK":
             self._bookmarks += 1
+            self._last_bookmark = self._last_heard
             self._advance(identify(event.object)[1])
             self._advance_floor()
             return

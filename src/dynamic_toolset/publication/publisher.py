@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from dynamic_toolset import tracing
 from dynamic_toolset.kube.client import CONFIG_MAPS, Client
 from dynamic_toolset.kube.errors import Conflict, NotFound
 from dynamic_toolset.kube.objects import ConfigMap, ObjectKey
@@ -99,6 +100,10 @@ class Publisher:
         self._attempted: tuple[Document, ...] = ()
         self._ours = False
         self._contest = Contest()
+        self.writes = 0
+        """Requests that wrote, and succeeded."""
+        self.conflicts = 0
+        """Requests that were refused because somebody had written since we read."""
 
     # --- What is there -------------------------------------------------------------------------------------------
 
@@ -186,12 +191,14 @@ class Publisher:
             try:
                 self._remember(await self._write(body))
             except Conflict:
+                self.conflicts += 1
                 if attempt == ATTEMPTS:
                     raise
                 self._contest.overtaken(self._clock())
                 await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
                 present = await self._read()
             else:
+                self.writes += 1
                 self._has_published(documents)
                 return Written.CREATED if present is None else Written.UPDATED
         raise AssertionError("unreachable")
@@ -225,9 +232,10 @@ class Publisher:
             raise NotLeading("another instance leads, or none does: nothing was written")
         try:
             async with asyncio.timeout_at(None if permitted == math.inf else asked + permitted):
-                return await self._client.apply(
-                    CONFIG_MAPS, self._key, body, ConfigMap, field_manager=configmap.FIELD_MANAGER, force=True
-                )
+                with tracing.span("apply"):
+                    return await self._client.apply(
+                        CONFIG_MAPS, self._key, body, ConfigMap, field_manager=configmap.FIELD_MANAGER, force=True
+                    )
         except TimeoutError:  # ours: the client's own deadline is another error
             self.stand_down()
             raise NotLeading("the lease ran out during a write, which was broken off") from None

@@ -13,7 +13,8 @@ from aiohttp import web
 from dynamic_toolset.sandbox import selectors, status
 from dynamic_toolset.sandbox.documents import documents
 from dynamic_toolset.sandbox.reading import Watch, WatchEvent, page
-from dynamic_toolset.sandbox.resources import Object, Target, target
+from dynamic_toolset.sandbox.resources import REVIEWS, Object, Target, target
+from dynamic_toolset.sandbox.reviews import Reviews
 from dynamic_toolset.sandbox.status import StatusError
 from dynamic_toolset.sandbox.store import Store
 from dynamic_toolset.sandbox.writing import Writer
@@ -36,10 +37,13 @@ class Api:
     merge patches, which is the same for labels, annotations, data and every other map.
     """
 
-    def __init__(self, store: Store, writer: Writer, *, token: str | None, bookmark_interval: float) -> None:
+    def __init__(
+        self, store: Store, writer: Writer, reviews: Reviews, *, token: str | None, bookmark_interval: float
+    ) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
         self._store = store
         self._writer = writer
+        self._reviews = reviews
         self._token = token
         self._bookmark_interval = bookmark_interval
         self._watches: set[Watch] = set()
@@ -92,6 +96,10 @@ class Api:
     def _handler(
         self, request: web.Request, wanted: Target
     ) -> tuple[str, Callable[[web.Request, Target], Awaitable[web.StreamResponse]]]:
+        if wanted.resource in REVIEWS:
+            if request.method != "POST" or wanted.name:
+                raise status.method_not_allowed()
+            return "create", self._review
         creatable = bool(wanted.namespace) or not wanted.resource.namespaced
         match request.method, bool(wanted.name):
             case "GET", True:
@@ -130,6 +138,10 @@ class Api:
     async def _create(self, request: web.Request, wanted: Target) -> web.StreamResponse:
         body = await _body(request, _JSON, _YAML)
         return _response(self._writer.create(wanted, _object(body), _manager(request)), code=201)
+
+    async def _review(self, request: web.Request, wanted: Target) -> web.StreamResponse:
+        body = await _body(request, _JSON, _YAML)
+        return _response(self._reviews.review(wanted.resource, _object(body)), code=201)
 
     async def _update(self, request: web.Request, wanted: Target) -> web.StreamResponse:
         body = await _body(request, _JSON, _YAML)

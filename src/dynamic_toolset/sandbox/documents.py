@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import groupby
 
-from dynamic_toolset.sandbox.resources import RESOURCES, Object, Resource
+from dynamic_toolset.sandbox.resources import RESOURCES, REVIEWS, Object, Resource
 
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
@@ -12,7 +12,7 @@ def documents() -> Mapping[str, Object]:
     """Return the documents by path."""
     groups = {
         place: list(members)
-        for place, members in groupby(RESOURCES, lambda resource: (resource.group, resource.version))
+        for place, members in groupby((*RESOURCES, *REVIEWS), lambda resource: (resource.group, resource.version))
     }
     named = [_group(group, version) for group, version in groups if group]
     found: dict[str, Object] = {
@@ -44,7 +44,7 @@ def _resources(members: list[Resource]) -> Object:
                 "singularName": resource.kind.lower(),
                 "namespaced": resource.namespaced,
                 "kind": resource.kind,
-                "verbs": _VERBS,
+                "verbs": ["create"] if resource in REVIEWS else _VERBS,
                 "shortNames": list(resource.short),
             }
             for resource in members

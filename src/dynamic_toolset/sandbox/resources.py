@@ -49,9 +49,25 @@ ENDPOINT_SLICES = Resource(
     "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", (), ("addressType", "endpoints", "ports"), counted=True
 )
 RESOURCES = (NAMESPACES, SERVICES, CONFIG_MAPS, LEASES, ENDPOINT_SLICES)
+"""The kinds of which objects are kept."""
+
+TOKEN_REVIEWS = Resource(
+    "authentication.k8s.io", "v1", "tokenreviews", "TokenReview", (), ("spec", "status"), namespaced=False
+)
+SUBJECT_ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io",
+    "v1",
+    "subjectaccessreviews",
+    "SubjectAccessReview",
+    (),
+    ("spec", "status"),
+    namespaced=False,
+)
+REVIEWS = (TOKEN_REVIEWS, SUBJECT_ACCESS_REVIEWS)
+"""The kinds that can only be created, and are answered instead of kept."""
 
 _BY_KIND = {resource.kind: resource for resource in RESOURCES}
-_BY_PLACE = {(resource.group, resource.version, resource.plural): resource for resource in RESOURCES}
+_BY_PLACE = {(resource.group, resource.version, resource.plural): resource for resource in (*RESOURCES, *REVIEWS)}
 
 
 def of_kind(kind: str) -> Resource:

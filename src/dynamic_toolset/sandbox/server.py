@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +11,7 @@ from aiohttp import web
 from dynamic_toolset.sandbox.addresses import ClusterAddresses
 from dynamic_toolset.sandbox.api import Api
 from dynamic_toolset.sandbox.resources import Object, Target, of_kind
+from dynamic_toolset.sandbox.reviews import Reviews, Rule, Token
 from dynamic_toolset.sandbox.status import StatusError
 from dynamic_toolset.sandbox.store import Store
 from dynamic_toolset.sandbox.writing import Writer
@@ -21,7 +23,8 @@ class Sandbox:
     """An in-process Kubernetes API that behaves, as far as it goes, like a kube-apiserver; use it with ``async with``.
 
     It serves Namespaces, Services, ConfigMaps, EndpointSlices and Leases over plain HTTP: list in pages, watch,
-    create, update, merge patch, server-side apply, delete. The contract tests hold it to the real one. No
+    create, update, merge patch, server-side apply, delete. It answers TokenReviews and SubjectAccessReviews about
+    tokens and paths that ``add_token`` and ``allow`` have made known. The contract tests hold it to the real one. No
     controllers run: nothing makes EndpointSlices, and a deleted namespace is gone at once.
 
     ``token``: what a client must show (401 otherwise); None lets everybody in. ``history``: how many changes a watch
@@ -45,7 +48,8 @@ class Sandbox:
         self._port = port
         self._store = Store(history)
         self._writer = Writer(self._store, ClusterAddresses(cluster_ip))
-        self._api = Api(self._store, self._writer, token=token, bookmark_interval=bookmark_interval)
+        self._reviews = Reviews()
+        self._api = Api(self._store, self._writer, self._reviews, token=token, bookmark_interval=bookmark_interval)
 
     async def __aenter__(self) -> Self:
         self._runner = web.AppRunner(self._api.application(), access_log=None, shutdown_timeout=1.0)
@@ -94,6 +98,21 @@ class Sandbox:
         """Return an object, None if there is none."""
         wanted = _target(kind, namespace, name)
         return self._store.objects(wanted.resource).get(wanted.key)
+
+    def add_token(self, token: str, username: str, *, audiences: Iterable[str], groups: Iterable[str] = ()) -> None:
+        """Let TokenReviews know a token. It lets nobody into the sandbox itself."""
+        self._reviews.tokens[token] = Token(username, tuple(groups), tuple(audiences))
+
+    def remove_token(self, token: str) -> None:
+        """Make a token void."""
+        self._reviews.tokens.pop(token, None)
+
+    def allow(self, username: str, path: str, *verbs: str) -> None:
+        """Let SubjectAccessReviews allow a path to a user, as a rule with ``nonResourceURLs`` does.
+
+        A path that ends with ``*`` stands for all that begin so, the verb ``*`` for all verbs.
+        """
+        self._reviews.rules.append(Rule(username, path, verbs))
 
 
 def _target(kind: str, namespace: str, name: str) -> Target:

@@ -114,3 +114,34 @@ async def test_what_cannot_wait_is_looked_at_at_once_even_in_a_burst() -> None:
     pacer.hurry()
     await waiting
     assert now() == began
+
+
+@virtual_time
+async def test_it_says_for_how_long_a_change_has_been_waiting() -> None:
+    pacer = Pacer()
+    assert pacer.waiting == 0
+    await asyncio.sleep(100)
+    assert pacer.waiting == 0
+    pacer.notify()
+    await asyncio.sleep(30)
+    pacer.hurry()
+    assert pacer.waiting == 30  # since the first of them
+    await pacer.wait()
+    assert pacer.waiting == 0
+
+
+@virtual_time
+async def test_nothing_waits_for_long_while_somebody_looks_whatever_comes() -> None:
+    pacer, longest = Pacer(), 0.0
+
+    async def look() -> None:
+        while True:
+            await pacer.wait()
+
+    looking = asyncio.create_task(look())
+    for _ in range(5000):
+        pacer.notify()
+        await asyncio.sleep(0.01)
+        longest = max(longest, pacer.waiting)
+    looking.cancel()
+    assert longest <= Pacer.LONGEST

@@ -9,7 +9,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from dynamic_toolset.health.checker import Checker, Statistics
+from dynamic_toolset.health.checker import REMEMBERED, Checker, Statistics
 from dynamic_toolset.model import UNCHECKED, Candidate, Health, HealthCheck, ServiceKey, Verdict
 from dynamic_toolset.settings import HealthCheckSettings
 from tests.unit.health.candidates import candidate
@@ -755,3 +755,85 @@ async def test_statistics_count_checks_by_outcome() -> None:
         assert checker.statistics == Statistics(
             healthy=1, unhealthy=5, needs_credentials=1, probes=6, running=0, waiting=0
         )
+
+
+# --- What is told of the past ---------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_the_last_checks_are_remembered_the_newest_first() -> None:
+    backends = Backends()
+    backends.answers["a"] = [GOOD, BAD, GOOD]
+    told: list[Health] = []
+    checker = Checker(
+        backends,
+        HealthCheckSettings(),
+        jitter=lambda: 0.5,
+        now=lambda: 1000 + asyncio.get_running_loop().time(),
+        on_checked=lambda _, health: told.append(health),
+    )
+    async with running(checker):
+        checker.update(present(A))
+        assert checker.checks(A.key) == ()
+        await asyncio.sleep(32)
+        assert [(round(one.at), one.health.reason) for one in checker.checks(A.key)] == [
+            *((1031, GOOD.reason), (1030, BAD.reason), (1000, GOOD.reason)),
+        ]
+        assert [one.health for one in checker.checks(A.key)] == told[::-1]
+        assert checker.checks(A.key)[0].health == checker.health(A.key)
+        await asyncio.sleep(3600)
+        assert len(checker.checks(A.key)) == REMEMBERED
+        assert [one.health for one in checker.checks(A.key)] == told[: -REMEMBERED - 1 : -1]
+
+
+@virtual_time
+async def test_of_one_that_is_gone_or_is_another_now_no_check_is_remembered() -> None:
+    checker = checker_of(Backends())
+    async with running(checker):
+        checker.update(present(A, B))
+        await asyncio.sleep(1)
+        moved = msgspec.structs.replace(A, endpoint=msgspec.structs.replace(A.endpoint, port=1))
+        checker.update(present(moved))
+        assert (checker.checks(A.key), checker.checks(B.key)) == ((), ())
+
+
+@virtual_time
+async def test_a_refusal_is_remembered_too() -> None:
+    checker = checker_of(Backends(), known=lambda _: REFUSED)
+    async with running(checker):
+        checker.update(present(A))
+        [check] = checker.checks(A.key)
+        assert check.health.refused
+
+
+# --- Whether it makes progress --------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_it_is_never_late_while_it_works_however_long_checks_take_or_wait() -> None:
+    backends = Backends()
+    backends.takes = {"a": 100.0}
+    checker = checker_of(backends, concurrency=1)
+    assert checker.late == 0
+    async with running(checker):
+        checker.update(present(A, B))
+        for _ in range(1000):
+            await asyncio.sleep(1)
+            assert checker.late < 0.1
+            if asyncio.get_running_loop().time() % 97 == 0:
+                checker.hasten([A.key, B.key])
+
+
+@virtual_time
+async def test_it_is_late_when_checks_are_due_and_nobody_makes_them() -> None:
+    checker = checker_of(Backends())
+    async with running(checker):
+        checker.update(present(A, B))
+        await asyncio.sleep(1)
+        asyncio.get_running_loop()._jumping.now += 90  # type: ignore[attr-defined] - and nothing ran meanwhile
+        assert checker.late == pytest.approx(61, abs=0.1)
+        await asyncio.sleep(0.1)
+        assert checker.late == 0
+        asyncio.get_running_loop()._jumping.now += 90  # type: ignore[attr-defined]
+        checker.update({})
+        assert checker.late == 0

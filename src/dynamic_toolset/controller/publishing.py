@@ -1,0 +1,90 @@
+"""When to publish, and when to leave it for a while: around the publisher, which knows how."""
+
+import random
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+import structlog
+from msgspec import Struct
+
+from dynamic_toolset import tracing
+from dynamic_toolset.controller.leadership import Leadership
+from dynamic_toolset.controller.pacer import Alarm, Pacer
+from dynamic_toolset.kube.errors import ApiError, KubernetesError
+from dynamic_toolset.kube.reflector import RETRY_AFTER_CAP
+from dynamic_toolset.model import Problem
+from dynamic_toolset.publication.configmap import DocumentsTooLarge
+from dynamic_toolset.publication.publisher import CONTESTED, Publisher, Render, Withheld, Written
+from dynamic_toolset.settings import ConfigMapSettings
+
+log = structlog.get_logger()
+
+
+class Publication(Struct, frozen=True):
+    """What became of one attempt, and what a person should know about it if it did not work."""
+
+    outcome: Literal["unchanged", "created", "updated", "withheld", "failed"]
+    problem: Problem | None = None
+
+
+class Publishing:
+    """Publishes for the leader. After a failure nothing is tried before its pause is over, however many events come."""
+
+    def __init__(self, publisher: Publisher, leadership: Leadership, target: ConfigMapSettings, pacer: Pacer) -> None:
+        self._publisher = publisher
+        self._leadership = leadership
+        self._target = target
+        self._failures = 0
+        self._refused: Problem | None = None
+        self._retry = Alarm(pacer.notify)
+        self._calm = Alarm(pacer.notify)
+
+    async def publish(self, render: Render) -> Publication:
+        """Publish; what went wrong, if anything, is a problem to report, and what was published last stays.
+
+        Raises NotLeading.
+        """
+        if self._refused is not None and self._retry.is_set:
+            render(self._publisher.present())
+            return Publication("failed", self._refused)
+        fence, began = self._leadership.fence, time.monotonic()
+        try:
+            with tracing.span("publish"):
+                written = await self._publisher.publish(render, fence=fence)
+                tracing.note(outcome=written.value)
+        except DocumentsTooLarge as error:
+            return Publication("withheld", Problem("TooLarge", f"{error}; what was published last stays"))
+        except Withheld as withheld:
+            self._retry.set(withheld.retry_in)
+            return Publication("withheld", Problem(withheld.reason, str(withheld)))
+        except KubernetesError as error:
+            self._refused = Problem("PublicationFailed", str(error))
+            self._try_again_later(error)
+            return Publication("failed", self._refused)
+        self._failures, self._refused = 0, None
+        self._retry.set(None)
+        if written is not Written.NOTHING:
+            self._leadership.has_fenced()
+            log.info(
+                "published",
+                configmap=f"{self._target.namespace}/{self._target.name}",
+                outcome=written.value,
+                duration=round(time.monotonic() - began, 4),
+            )
+        return Publication(written.value)
+
+    def contest(self, failure: Problem | None) -> Iterator[Problem]:
+        """Yield the condition of a fight over the ConfigMap, as long as it goes on."""
+        contest = self._publisher.contest
+        if contest is not None and (failure is None or failure.reason != CONTESTED):
+            yield Problem(CONTESTED, contest)
+        self._calm.set(self._publisher.contest_ends_in)
+
+    def _try_again_later(self, error: KubernetesError) -> None:
+        """Pause for 1 s, doubling to a minute, with jitter; or longer, if the API asks for that. A timer ends it."""
+        self._failures += 1
+        delay = min(2.0 ** (self._failures - 1), 60.0) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter is no secret
+        if isinstance(error, ApiError) and error.retry_after is not None:
+            delay = max(delay, min(error.retry_after, RETRY_AFTER_CAP))
+        self._retry.set(delay)

@@ -1,0 +1,96 @@
+"""How the controller is, in figures: frozen, taken at one moment. All times are seconds."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dynamic_toolset.health.checker import Statistics as Checks
+from dynamic_toolset.kube.election import Statistics as Election
+
+
+class Watch(Struct, frozen=True):
+    """A reflector: requests made so far, and how long ago it last heard anything, or a bookmark; None before."""
+
+    synced: bool
+    objects: int
+    skipped: int
+    lists: int
+    watches: int
+    events: int
+    bookmarks: int
+    failures: int
+    last_error: str | None
+    since_heard: float | None
+    since_bookmark: float | None
+
+
+class Publications(Struct, frozen=True):
+    """Writes of the ConfigMap that succeeded so far, and conflicts that were met."""
+
+    writes: int
+    conflicts: int
+
+
+class Loop(Struct, frozen=True):
+    """A loop, and by how many seconds it is late with what it promised; 0 for one that makes progress."""
+
+    name: str
+    late: float
+
+
+class Condition(Struct, frozen=True):
+    """One thing that must hold for the service to be ready, and in words why it does not."""
+
+    name: str
+    holds: bool
+    message: str = ""
+
+
+class Statistics(Struct, frozen=True):
+    """Everything at once. ``watches`` by what they follow; ``election`` is None where there is none."""
+
+    leads: bool
+    holder: str | None
+    passes: int
+    watches: Mapping[str, Watch]
+    checks: Checks
+    publications: Publications
+    election: Election | None
+
+
+def continued(before: Statistics, now: Statistics) -> Statistics:
+    """Return ``now`` with everything that is counted going on from where ``before`` had come to.
+
+    What is no longer there, such as a watch that is not needed any more, is as in ``now``: not there.
+    """
+    return Statistics(
+        leads=now.leads,
+        holder=now.holder,
+        passes=before.passes + now.passes,
+        watches={
+            name: _added(before.watches.get(name), one, "lists", "watches", "events", "bookmarks")
+            for name, one in now.watches.items()
+        },
+        checks=_added(before.checks, now.checks, "healthy", "unhealthy", "needs_credentials", "probes"),
+        publications=_added(before.publications, now.publications, "writes", "conflicts"),
+        election=now.election and _added(before.election, now.election, "terms", "renewals", "failures"),
+    )
+
+
+def kept(before: Statistics | None, now: Statistics) -> Statistics:
+    """Return what a successor is to count on from: ``now``, and what was in ``before`` and may yet come back."""
+    if before is None:
+        return now
+    whole = continued(before, now)
+    return replace(whole, watches={**before.watches, **whole.watches}, election=whole.election or before.election)
+
+
+T = TypeVar("T", bound=Struct)
+
+
+def _added(before: T | None, now: T, *names: str) -> T:
+    if before is None:
+        return now
+    return replace(now, **{name: getattr(before, name) + getattr(now, name) for name in names})
