@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12   the interpreter that the environment in .venv is made of, 3.11 or newer
 #   KEEP=1              make demo leaves the demo running
-#   ARGS="-k conflict"  goes to pytest
+#   ARGS="-k conflict"  goes to pytest; of make bench it chooses figures: start, change, load
 #   MINUTES=10          how long make test-chaos goes on
 #   SECONDS=60          how long make fuzz goes on
 
@@ -29,8 +29,9 @@ help:  ## show this list
 demo: $(RUNTIME)  ## see the program at work, without a cluster; KEEP=1 leaves it running
 	@$(BIN)/dynamic-toolset demo $(if $(KEEP),--keep)
 
+# Two at a time, as they wait as much as they work; those of one file share what they start.
 test: $(DEVELOPMENT)  ## run every test whose parts can be had here, and show the coverage
-	@$(BIN)/pytest --cov=dynamic_toolset --ignore=tests/faults $(ARGS)
+	@$(BIN)/pytest --cov=dynamic_toolset --ignore=tests/faults --numprocesses=2 --dist=loadfile $(ARGS)
 
 test-unit: $(DEVELOPMENT)  ## run the unit tests only: seconds
 	@$(BIN)/pytest tests/unit $(ARGS)
@@ -52,14 +53,14 @@ lint: $(DEVELOPMENT)  ## check style, format, types and the direction of the imp
 	$(BIN)/lint-imports
 
 bench: $(DEVELOPMENT)  ## measure on a real cluster with 10,000 Services; one JSON line per figure
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 programs: $(DEVELOPMENT)  ## build the real cluster's programs with Go (once, 8 minutes), and show what is missing
 	@$(BIN)/python -m tests.cluster.programs
 
 # The packages would also start their servers, on ports that the tests and the machine's owner may want: policy-rc.d
 # forbids it for as long as they are installed (Debian, invoke-rc.d(8)).
-system-packages:  ## install the backends that the end-to-end tests use (Debian, Ubuntu; as root)
+system-packages:  ## install the backends and the browser that the tests use (Debian, Ubuntu; as root)
 	@command -v apt-get >/dev/null || { echo "No apt-get here. Install by other means:" $$(cat tests/system-packages.txt); exit 1; }
 	@if dpkg --status $$(cat tests/system-packages.txt) >/dev/null 2>&1; then exit 0; fi; \
 	set -e; policy=/usr/sbin/policy-rc.d; \

@@ -6,6 +6,7 @@ def test_a_service_is_published(cluster, namespace, program):
         eventually(lambda: backend.host in str(subject.document("custom_toolset.yaml")))
 """
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from tests.cluster import holmesgpt as agent
 from tests.cluster.cluster import Cluster
 from tests.cluster.dns import under_cluster_dns
 from tests.e2e.program import Program
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +58,48 @@ def make_namespace(cluster: Cluster) -> Iterator[Callable[[], str]]:
 def namespace(make_namespace: Callable[[], str]) -> str:
     """A fresh namespace."""
     return make_namespace()
+
+
+@pytest.fixture
+def make_account(cluster: Cluster, make_namespace: Callable[[], str]) -> Iterator[Callable[..., tuple[str, str]]]:
+    """Make ServiceAccounts that may ``get`` these paths, and return namespace and name of each.
+
+    ``/a/*`` stands for all paths that begin with ``/a/``, as in ``nonResourceURLs``.
+    """
+    with ExitStack() as cleanup:
+
+        def make(*paths: str) -> tuple[str, str]:
+            namespace, name = make_namespace(), "caller"
+            role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace}
+            subject = {"kind": "ServiceAccount", "namespace": namespace, "name": name}
+            objects: list[dict[str, Any]] = [
+                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name}},
+                {
+                    "apiVersion": "rbac.authorization.k8s.io/v1",
+                    "kind": "ClusterRole",
+                    "metadata": {"name": namespace},
+                    "rules": [{"nonResourceURLs": paths, "verbs": ["get"]}],
+                },
+                {
+                    "apiVersion": "rbac.authorization.k8s.io/v1",
+                    "kind": "ClusterRoleBinding",
+                    "metadata": {"name": namespace},
+                    "roleRef": role,
+                    "subjects": [subject],
+                },
+            ]
+            cluster.kubectl("apply", "--filename=-", input="\n---\n".join(map(json.dumps, objects)))
+            cleanup.callback(cluster.kubectl, "delete", "clusterrole,clusterrolebinding", namespace)
+            question = {
+                "user": f"system:serviceaccount:{namespace}:{name}",
+                "nonResourceAttributes": {"path": paths[0].replace("*", ""), "verb": "get"},
+            }
+            review = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+            # The authorizer hears of a role a moment after it was made.
+            eventually(lambda: cluster.api("POST", review, {"spec": question}).json["status"]["allowed"])
+            return namespace, name
+
+        yield make
 
 
 @pytest.fixture

@@ -56,6 +56,8 @@ class Program:
             {
                 "configMap": {"namespace": namespace, "name": config_map},
                 "policy": {"allowedRanges": [cluster.service_range]},
+                # Many programs run on one machine here, and no test waits for endpoints that nobody follows.
+                "server": {"address": "127.0.0.1", "port": 0, "metricsPort": 0, "shutdownDelay": "0s"},
             },
             settings or {},
         )

@@ -7,6 +7,7 @@ import pytest
 
 from dynamic_toolset.sandbox import Sandbox
 from tests.integration.sandboxed import NAMESPACE, TARGET, Cluster, Subject, settings
+from tests.integration.serving import Served, serving
 
 
 @pytest.fixture
@@ -41,3 +42,20 @@ async def start(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
         yield start
     gc.unfreeze()  # what the service has done for the life of its process
+
+
+@pytest.fixture
+async def serve(cluster: Cluster) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
+    """Start the service with its server, with these settings; it is ended, in order, when the test is over."""
+    async with AsyncExitStack() as cleanup:
+
+        async def serve(**changes: Any) -> Served:
+            return await cleanup.enter_async_context(serving(cluster, **changes))
+
+        yield serve
+
+
+@pytest.fixture
+async def served(serve: Callable[..., Awaitable[Served]]) -> Served:
+    """The service with its server, as open as it gets: no token, no limit, no delay at the end."""
+    return await serve()

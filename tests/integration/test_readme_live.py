@@ -17,7 +17,13 @@ from tests.documentation import README, commands, shows
 
 SHOWN = {command.line: command.output or "" for command in commands(README)}
 # Where nothing but loopback is there to be dialled.
-ENVIRONMENT = {"DYNAMIC_TOOLSET_POLICY_ALLOWED_RANGES": "127.0.0.0/8"}
+ENVIRONMENT = {
+    "DYNAMIC_TOOLSET_POLICY_ALLOWED_RANGES": "127.0.0.0/8",
+    # Somebody may use the ports that it takes by default.
+    "DYNAMIC_TOOLSET_SERVER_PORT": "0",
+    "DYNAMIC_TOOLSET_SERVER_METRICS_PORT": "0",
+    "DYNAMIC_TOOLSET_SERVER_SHUTDOWN_DELAY": "0s",
+}
 RUN = next(line for line in SHOWN if line.startswith("dynamic-toolset run "))
 
 

@@ -18,7 +18,7 @@ def test_the_permissions_are_those_that_the_cluster_tests_grant() -> None:
     where = ConfigMapSettings()
     template = string.Template((ROOT / "tests/cluster/rbac.yaml").read_text())
     granted = template.substitute(namespace=where.namespace, config_map=where.name)
-    (documented,) = (block.text for block in blocks(DOCS / "permissions.md") if block.language == "yaml")
+    documented = next(block.text for block in blocks(DOCS / "permissions.md") if block.language == "yaml")
     assert list(yaml.safe_load_all(documented)) == list(yaml.safe_load_all(granted))
 
 
@@ -120,6 +120,8 @@ def test_output_is_compared_line_by_line(expected: str, shown: bool) -> None:
 
 
 def test_ports_and_seconds_and_columns_may_differ_in_output_and_nothing_else() -> None:
+    assert shows("  ports     9090 web: chosen\n", "  ports     40123 web: chosen\n")
+    assert not shows("  ports     9090 web: chosen\n", "  ports     9090 api: chosen\n")
     real = "  0.12 s  http://a.svc.cluster.local:40123     healthy\n"
     assert shows("  3.45 s  http://a.svc.cluster.local:9090  healthy\n", real)
     assert not shows("  3.45 s  http://b.svc.cluster.local:9090  healthy\n", real)

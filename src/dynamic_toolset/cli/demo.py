@@ -7,20 +7,25 @@ import time
 
 from dynamic_toolset.cli.logs import configure  # isort: skip - the first to import structlog, see there
 
-from dynamic_toolset.controller import Controller
-from dynamic_toolset.controller.observer import Nobody
+from dynamic_toolset.cli.setup import Setup
+from dynamic_toolset.controller.observer import Nobody, Several
+from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.discovery.catalog import load_catalog
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.model import Document, Outcome, Pass, Report, ServiceKey
 from dynamic_toolset.sandbox import Sandbox
 from dynamic_toolset.sandbox.scenario import SAMPLES, Scenario, Step
-from dynamic_toolset.settings import HealthCheckSettings, Policy, Settings
+from dynamic_toolset.server.configuration import Configuration
+from dynamic_toolset.server.ports import Ports
+from dynamic_toolset.server.telemetry import Telemetry
+from dynamic_toolset.settings import HealthCheckSettings, Policy, ServerSettings, Settings
 
 SETTINGS = Settings(
     # Everything listens on loopback here, and the story is to be told in seconds.
     policy=Policy(allowed_ranges=("127.0.0.0/8",)),
     health_check=HealthCheckSettings(timeout="500ms", interval="1s", failure_threshold=1),
+    server=ServerSettings(auth="none", port=0, metrics_port=0, rate_limit=0),
 )
 
 STEP_DEADLINE = 20.0
@@ -44,8 +49,9 @@ async def _demo(*, keep: bool) -> None:
         screen = Screen()
         screen.begin(f"1. {first.title}; the service starts")
         await first.change()
-        controller = Controller(client, SETTINGS, load_catalog(), observer=screen)
-        service = asyncio.create_task(controller.run(), name="service")
+        telemetry = Telemetry()
+        supervisor = Supervisor(client, SETTINGS, load_catalog(), observer=Several(screen, telemetry))
+        service = asyncio.create_task(supervisor.run(), name="service")
         try:
             await _until_reached(scenario, first, service)
             for number, step in enumerate(later, 2):
@@ -58,14 +64,26 @@ async def _demo(*, keep: bool) -> None:
                 print(f"\n--- {key}\n{text.rstrip()}")
             if keep:
                 path = "api/v1/namespaces/kubernaut-system/configmaps/kubernaut-toolset-config"
+                ports = Ports(SETTINGS.server)
                 print("\nStill running. Look at it, or change something, and press Ctrl-C to end:")
+                print(f"  {ports.api.url}/ is the page, {ports.metrics.url}/metrics what Prometheus reads")
                 print(f"  {sandbox.url}/{path}")
                 print(f"  kubectl --server {sandbox.url} get services -A", flush=True)
-                await service
+                await asyncio.gather(service, _serve(client, supervisor, telemetry, ports))
         finally:
             service.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await service
+
+
+async def _serve(client: Client, supervisor: Supervisor, telemetry: Telemetry, ports: Ports) -> None:
+    from dynamic_toolset.server.server import Server
+    from dynamic_toolset.server.source import Source
+
+    setup = Setup(SETTINGS, load_catalog(), {})
+    configuration = Configuration(setup, lambda: setup, supervisor, None)
+    source = Source(supervisor, telemetry)
+    await Server(client, SETTINGS.server, ports, source, telemetry, configuration).run()
 
 
 async def _until_reached(scenario: Scenario, step: Step, service: asyncio.Task[None]) -> None:

@@ -7,10 +7,12 @@ from dynamic_toolset.cli.manifests import ManifestError
 from dynamic_toolset.discovery.catalog import CatalogError
 from dynamic_toolset.kube.errors import KubernetesError
 from dynamic_toolset.publication.configmap import DocumentsTooLarge
+from dynamic_toolset.server.ports import CannotListen
 from dynamic_toolset.settings import SettingsError
 from dynamic_toolset.toolset.overrides import OverridesError
 
 EXPECTED: tuple[type[Exception], ...] = (
+    CannotListen,
     CatalogError,
     DocumentsTooLarge,
     KubernetesError,

@@ -1,32 +1,42 @@
 """``dynamic-toolset run``: the service."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from dynamic_toolset.cli.logs import configure  # isort: skip - the first to import structlog, see there
 
 import structlog
 
-from dynamic_toolset import __version__
+from dynamic_toolset import __version__, tracing
 from dynamic_toolset.cli.setup import Setup, prepare
-from dynamic_toolset.controller import Controller
+from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import Connection, discover
+from dynamic_toolset.server.configuration import Configuration
+from dynamic_toolset.server.ports import Ports
+from dynamic_toolset.server.telemetry import Telemetry
+from dynamic_toolset.settings import seconds
 
 log = structlog.get_logger()
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 END_WITHIN = 8.0
-"""Seconds from the signal to the end, whatever happens. Kubernetes kills after 30, people expect 10."""
+"""Seconds for the end once no request is under way any more, whatever happens. People expect 10."""
 
 DIE_WITHIN = 2.0
 """Seconds from the message of a death inside to the end: the sooner it is gone, the sooner it is started anew."""
+
+SERVER_WAIT = 2.0
+"""Seconds after which the ports are served though nothing has been published yet. Until then what serves them, which
+takes a while to load, would only be in the way of the first publication."""
 
 
 def run(
@@ -39,52 +49,112 @@ def run(
 ) -> None:
     """Run until SIGTERM or SIGINT, then end with status 0."""
     configure(log_format, log_level)
-    setup = prepare(config, assignments)
+    read = partial(prepare, config, assignments)
+    setup = read()
     connection = discover(kubeconfig, context)
+    ports = Ports(setup.settings.server) if setup.settings.server.enabled else None
     try:
-        asyncio.run(_serve(setup, connection))
+        asyncio.run(_Service(setup, read, str(config) if config else None, ports).run(connection))
     finally:
         # It ends by itself now. Python, while it ends, would put back that a signal is the end with another status.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+        tracing.end()
 
 
-async def _serve(setup: Setup, connection: Connection) -> None:
-    status = 0
-    stopping = False
+class _Service:
+    """The parts of the service, from their start to their end."""
 
-    def end_within(limit: float) -> None:
-        last_resort = threading.Timer(limit, lambda: _leave_behind(status))
-        last_resort.daemon = True
-        last_resort.start()
+    def __init__(self, setup: Setup, read: Callable[[], Setup], file: str | None, ports: Ports | None) -> None:
+        self._setup = setup
+        self._read = read
+        self._file = file
+        self._ports = ports
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
-    target = setup.settings.config_map
-    log.info("starting", version=__version__, server=connection.server, configmap=f"{target.namespace}/{target.name}")
-    async with Client(connection) as client:
-        controller = Controller(client, setup.settings, setup.catalog)
+    async def run(self, connection: Connection) -> None:
+        """Work until told to end. If a part dies no other part goes on without it."""
+        target = self._setup.settings.config_map
+        server, name = connection.server, f"{target.namespace}/{target.name}"
+        log.info("starting", version=__version__, server=server, configmap=name)
+        self._listen_to_signals()
+        _begin_traces()
+        async with Client(connection) as client:
+            telemetry = Telemetry()
+            supervisor = Supervisor(client, self._setup.settings, self._setup.catalog, observer=telemetry)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(supervisor.run(), name="supervisor")
+                    await tasks.create_task(self._serve(client, supervisor, telemetry), name="ports")
+                    _leave_in(END_WITHIN)
+                    supervisor.stop()
+            except Exception:
+                log.exception("died")
+                _leave_in(DIE_WITHIN, status=1)
+                sys.exit(1)
+        log.info("stopped")
 
-        def stop() -> None:
-            nonlocal stopping
-            if stopping:
-                return
-            stopping = True
-            log.info("stopping")
-            end_within(END_WITHIN)
-            controller.stop()
-
+    def _listen_to_signals(self) -> None:
         # They take over from what cli.main has put there. Not by add_signal_handler: that one is gone before the
         # process is, and a second signal would be its end.
         loop = asyncio.get_running_loop()
+
+        def note(number: int, _frame: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._signals.put_nowait, signal.Signals(number))
+
         for number in SIGNALS:
-            signal.signal(number, lambda *_: None if loop.is_closed() else loop.call_soon_threadsafe(stop))
-        try:
-            await controller.run()
-        except Exception:
-            log.exception("died")  # a part of it did, and no other part goes on without it
-            status = 1
-            end_within(DIE_WITHIN)
-            sys.exit(status)
-    log.info("stopped")
+            signal.signal(number, note)
+
+    async def _serve(self, client: Client, supervisor: Supervisor, telemetry: Telemetry) -> None:
+        """Serve the ports until the service is told to end, and the requests that were under way then are answered."""
+        told = asyncio.create_task(self._signals.get(), name="signals")
+        if self._ports is None:
+            await told
+            log.info("stopping")
+            return
+        first = asyncio.create_task(telemetry.first_pass.wait(), name="first pass")
+        await asyncio.wait([told, first], timeout=SERVER_WAIT, return_when=asyncio.FIRST_COMPLETED)
+        first.cancel()
+
+        from dynamic_toolset.server.server import Server
+        from dynamic_toolset.server.source import Source
+
+        configuration = Configuration(self._setup, self._read, supervisor, self._file)
+        source, settings = Source(supervisor, telemetry), self._setup.settings.server
+        server = Server(client, settings, self._ports, source, telemetry, configuration)
+        # As the controller does with what it has loaded: to walk all this takes longer than many requests.
+        gc.freeze()
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.run(), name="server")
+            log.info("serving", api=self._ports.api.url, metrics=self._ports.metrics.url)
+            number = await told
+            log.info("stopping")
+            _leave_in(seconds(settings.shutdown_deadline))
+            # A person at a terminal does not wait for endpoints, and who asks twice means now.
+            ending = tasks.create_task(server.end(at_once=number is signal.SIGINT))
+            again = tasks.create_task(self._signals.get())
+            await asyncio.wait([serving, again], return_when=asyncio.FIRST_COMPLETED)
+            again.cancel()
+            if not serving.done():
+                ending.cancel()
+                await server.end(at_once=True)
+                server.break_off()
+
+
+def _begin_traces() -> None:
+    try:
+        if tracing.start():
+            log.info("tracing")
+    except tracing.Unavailable as error:
+        log.warning("tracing_unavailable", reason=str(error))
+
+
+def _leave_in(delay: float, *, status: int = 0) -> None:
+    """End after so many seconds, whatever happens."""
+    last_resort = threading.Timer(delay, _leave_behind, [status])
+    last_resort.daemon = True
+    last_resort.start()
 
 
 def _leave_behind(status: int) -> None:

@@ -1,11 +1,16 @@
 """The command line, called as its entry point calls it, in this process."""
 
 import io
+import logging
 import signal
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from dynamic_toolset.cli import main
 from tests.command import Ended
@@ -79,3 +84,18 @@ def manifest(tmp_path: Path) -> Callable[..., str]:
         return name
 
     return write
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Undo what ``logs.configure`` does to this process."""
+    root, hooks = logging.getLogger(), (threading.excepthook, sys.unraisablehook)
+    handlers, level, show = root.handlers[:], root.level, warnings.showwarning
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    warnings.showwarning = show
+    threading.excepthook, sys.unraisablehook = hooks
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
