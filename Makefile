@@ -21,7 +21,7 @@ DEVELOPMENT := $(VENV)/.development-$(VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-faults test-chaos fuzz lint bench programs system-packages
+.PHONY: help demo test test-unit test-faults test-chaos fuzz lint bench screenshots programs system-packages
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ lint: $(DEVELOPMENT)  ## check style, format, types and the direction of the imp
 
 bench: $(DEVELOPMENT)  ## measure on a real cluster with 10,000 Services; one JSON line per figure
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+screenshots: $(DEVELOPMENT)  ## make the pictures of the page that stand in README.md and docs anew
+	@$(BIN)/python -m tests.page.screenshots docs/images
 
 programs: $(DEVELOPMENT)  ## build the real cluster's programs with Go (once, 8 minutes), and show what is missing
 	@$(BIN)/python -m tests.cluster.programs

@@ -80,6 +80,28 @@ def test_every_yaml_block_is_yaml(page: Path) -> None:
             assert list(yaml.safe_load_all(block.text)), f"line {block.line}"
 
 
+def test_the_pictures_are_few_and_small_and_each_is_shown() -> None:
+    shown = "".join(page.read_text() for page in PAGES)
+    pictures = sorted((DOCS / "images").iterdir())
+    assert len(pictures) <= 4
+    for picture in pictures:
+        assert f"images/{picture.name}" in shown
+        assert picture.stat().st_size < 150_000
+
+
+def test_who_may_see_the_page_has_the_role_of_the_permissions() -> None:
+    documents = [
+        document
+        for page in ("page.md", "permissions.md")
+        for block in blocks(DOCS / page)
+        if block.language == "yaml"
+        for document in yaml.safe_load_all(block.text)
+        if document["metadata"]["name"] == "dynamic-toolset-reader"
+    ]
+    assert len(documents) == 2
+    assert documents[0] == documents[1]
+
+
 def promises() -> list[tuple[str, str]]:
     """Return each promise and a test that is said to hold it."""
     rows = re.findall(r"^- (.*)\n((?:  .*\n)*)", (DOCS / "guarantees.md").read_text(), re.MULTILINE)

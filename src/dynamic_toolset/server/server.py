@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from dynamic_toolset.kube.client import Client
-from dynamic_toolset.server import app
+from dynamic_toolset.server import app, pages
 from dynamic_toolset.server.access import Access
 from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.exchange import App
@@ -41,6 +41,7 @@ class Server:
         self._access = Access(client, audience=settings.audience)
         # Scrapers have a rule for /metrics: no prefix there, which keeps our own API apart from that of Kubernetes.
         self._scrapers = Access(client, audience=settings.audience, prefix="")
+        files = pages.load()
         exposition = Exposition(
             telemetry.metrics,
             telemetry.stream,
@@ -49,12 +50,14 @@ class Server:
             security_events=self._security_events,
         )
         needs_token = settings.auth == "token"
-        application = app.build(source, telemetry.stream, configuration, needs_token=needs_token)
+        application = app.build(
+            source, telemetry.stream, configuration, [pages.handler(files)], needs_token=needs_token
+        )
         api = Gate(
             cast("App", application),
             access=self._access if needs_token else None,
             limiter=Limiter(settings.rate_limit),
-            open_to_all=OPEN,
+            open_to_all=OPEN | files.keys(),
             origins=settings.cors_origins,
             meter=telemetry.metrics,
             is_ending=self._is_ending,
