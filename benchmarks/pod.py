@@ -19,7 +19,9 @@ def start(cluster: Cluster, token: str, namespace: str, command: Sequence[str]) 
     (account / "namespace").write_text(namespace)
     shutil.copy(cluster.ca_file, account / "ca.crt")
     address = urlsplit(cluster.url)
-    environment = os.environ | {
+    # An installed program is compiled; ours is after its first start, whatever the developer's shell says of that.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = inherited | {
         "KUBERNETES_SERVICE_HOST": str(address.hostname),
         "KUBERNETES_SERVICE_PORT": str(address.port),
     }

@@ -110,6 +110,7 @@ def test_a_concurrent_editor_loses_nothing(cluster: Cluster, subject: Program) -
         while not stop.is_set():
             last += 1
             edit(cluster, subject, {"data": {"overrides.yaml": f"internet: {{enabled: true, description: n{last}}}\n"}})
+            stop.wait(0.02)  # without it a busy machine would let nobody else in between
 
     editor = threading.Thread(target=edit_on)
     editor.start()
