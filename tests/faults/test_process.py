@@ -101,14 +101,16 @@ def test_a_death_inside_ends_the_whole_with_a_message(
 @contextmanager
 def silent_name_server(folder: Path) -> Iterator[tuple[socket.socket, Path]]:
     """Have a socket that is a name server but never answers, and the resolv.conf that leads to it, and to no other."""
+    high, low = divmod(os.getpid() % 65_536, 256)
+    address = f"127.53.{high}.{low}"  # others, who run these tests at the same time, have theirs
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         try:
-            silent.bind(("127.53.53.53", 53))
+            silent.bind((address, 53))
         except PermissionError:
             raise Missing("the right to serve DNS on port 53", "run the tests as root") from None
         silent.settimeout(20)
         resolv_conf = folder / "resolv.conf"
-        resolv_conf.write_text("nameserver 127.53.53.53\noptions timeout:30 attempts:3\n")
+        resolv_conf.write_text(f"nameserver {address}\noptions timeout:30 attempts:3\n")
         yield silent, resolv_conf
 
 
