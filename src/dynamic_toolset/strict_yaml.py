@@ -149,11 +149,6 @@ def lines_of(text: str, paths: Iterable[str]) -> list[int]:
     return [next((reader.lines[place] for place in way if place in reader.lines), 1) for way in ways]
 
 
-def line_of(text: str, path: str) -> int:
-    """Return the line of one value."""
-    return lines_of(text, (path,))[0]
-
-
 def shortened(text: str, limit: int = 300) -> str:
     """Return a text for a message: in one line, of what can be printed, cut to ``limit`` characters."""
     cut = text if len(text) <= limit else f"{text[:limit]}..."

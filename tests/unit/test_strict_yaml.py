@@ -3,7 +3,7 @@ import yaml
 from hypothesis import given
 
 from dynamic_toolset import strict_yaml
-from dynamic_toolset.strict_yaml import MAX_BYTES, MAX_MISTAKES, YamlError, YamlLoader, examine, line_of, lines_of, read
+from dynamic_toolset.strict_yaml import MAX_BYTES, MAX_MISTAKES, YamlError, YamlLoader, examine, lines_of, read
 from dynamic_toolset.toolset.emitter import to_yaml
 from dynamic_toolset.toolset.loadable import key_problem
 from tests.unit.toolset.samples import plain
@@ -148,7 +148,7 @@ def test_a_surrogate_that_was_escaped_is_refused():
 )
 def test_finds_the_line_of_a_path(path, line):
     text = "a: &a\n  b:\n  - c\n  -\n    d: 1\nab: &b\n  c: 1\ne: *a\nf: {<<: *b}\n"
-    assert line_of(text, path) == line
+    assert lines_of(text, (path,)) == [line]
 
 
 def test_the_lines_of_many_paths_are_found_at_once_and_of_what_is_not_there_the_nearest():

@@ -1,6 +1,5 @@
 """The applications behind the two ports: what answers which path."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -21,7 +20,7 @@ from litestar.types import ControllerRouterHandler
 
 from dynamic_toolset import __version__
 from dynamic_toolset.server import api, problems
-from dynamic_toolset.server.conditional import knows
+from dynamic_toolset.server.conditional import entity_tag, knows
 from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.exchange import STREAM, Exchange
 from dynamic_toolset.server.gate import LOGGED_PATH
@@ -103,14 +102,15 @@ def describe(*, needs_token: bool) -> bytes:
 
 
 def _description_handler(*, needs_token: bool) -> HTTPRouteHandler:
-    text = b""
+    text, etag = b"", ""
 
     # In a thread: the first time it takes a tenth of a second, for which nobody else is to wait.
     @get("/openapi.json", include_in_schema=False, sync_to_thread=True)
     def description(request: Request) -> Response[bytes]:  # type: ignore[type-arg]
-        nonlocal text
-        text = text or describe(needs_token=needs_token)
-        etag = f'"{hashlib.sha256(text).hexdigest()[:32]}"'
+        nonlocal text, etag
+        if not etag:
+            text = describe(needs_token=needs_token)
+            etag = entity_tag(text)
         headers = {"etag": etag, "cache-control": "no-cache"}
         if knows(request.headers.get("if-none-match"), etag):
             return Response(b"", status_code=304, headers=headers)

@@ -1,6 +1,12 @@
-"""Conditional requests (RFC 9110, section 13)."""
+"""Entity tags, and requests that depend on them (RFC 9110, sections 8.8 and 13)."""
 
+import hashlib
 import re
+
+
+def entity_tag(state: bytes) -> str:
+    """Return what tells a state from another: a strong entity tag (section 8.8.3)."""
+    return f'"{hashlib.sha256(state).hexdigest()[:32]}"'
 
 
 def knows(if_none_match: str | None, etag: str) -> bool:

@@ -1,13 +1,12 @@
 """The page at /, and the reference of the API at /docs: files of this package, which hold nothing of a cluster."""
 
-import hashlib
 from importlib import resources
 
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
-from dynamic_toolset.server.conditional import knows
+from dynamic_toolset.server.conditional import entity_tag, knows
 
 _MEDIA_TYPES = {
     ".html": "text/html",
@@ -45,8 +44,7 @@ def load() -> dict[str, File]:
         ending = entry.name[entry.name.rfind(".") :]
         if ending in _MEDIA_TYPES:
             body = entry.read_bytes()
-            digest = hashlib.sha256(body).hexdigest()[:32]
-            files[_AT_ROOT.get(entry.name, f"/page/{entry.name}")] = File(body, _MEDIA_TYPES[ending], f'"{digest}"')
+            files[_AT_ROOT.get(entry.name, f"/page/{entry.name}")] = File(body, _MEDIA_TYPES[ending], entity_tag(body))
     return files
 
 

@@ -1,6 +1,5 @@
 """What the API shows: the last report, read once for all who ask until there is another one."""
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from dynamic_toolset.controller.statistics import Condition
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.model import Report, ServiceKey
 from dynamic_toolset.server import answers, views
+from dynamic_toolset.server.conditional import entity_tag
 from dynamic_toolset.server.telemetry import Telemetry
 from dynamic_toolset.server.views import Documents, Query, Services
 
@@ -50,8 +50,8 @@ class Snapshot:
 
     @cached_property
     def etag(self) -> str:
-        """What tells this state of the toolset from another: a strong entity tag (RFC 9110, section 8.8.3)."""
-        return f'"{hashlib.sha256(self.toolset_key).hexdigest()[:32]}"'
+        """What tells this state of the toolset from another."""
+        return entity_tag(self.toolset_key)
 
     @cached_property
     def toolset_key(self) -> bytes:
@@ -145,17 +145,11 @@ class Source:
                 last.outcome if last else None,
                 round(last.seconds, 4) if last else None,
             ),
-            checks=answers.CheckCounts(
-                now.checks.healthy,
-                now.checks.unhealthy,
-                now.checks.needs_credentials,
-                now.checks.running,
-                now.checks.waiting,
-            ),
+            checks=msgspec.convert(now.checks, answers.CheckCounts, from_attributes=True),
             watches={
                 name: msgspec.convert(one, answers.WatchCounts, from_attributes=True)
                 for name, one in now.watches.items()
             },
-            publications=answers.PublicationCounts(now.publications.writes, now.publications.conflicts),
+            publications=msgspec.convert(now.publications, answers.PublicationCounts, from_attributes=True),
             problems=views.problems(self.snapshot.report),
         )

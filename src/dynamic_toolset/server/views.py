@@ -1,6 +1,6 @@
 """From a report to the answers of the API: pure."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -107,7 +107,7 @@ class Services:
 
 def page(items: Sequence[ServiceItem], after: ServiceKey | None, limit: int) -> answers.ServiceList:
     """Return ``limit`` of the sorted items that come after a name, though it may be gone by now."""
-    start = 0 if after is None else _first_after(items, after)
+    start = 0 if after is None else bisect_right(items, after, key=_key)
     chosen = tuple(items[start : start + limit])
     more = start + limit < len(items)
     return answers.ServiceList(chosen, len(items), f"{chosen[-1].namespace}/{chosen[-1].name}" if more else None)
@@ -118,7 +118,7 @@ def detail(
 ) -> answers.ServiceDetail:
     """Return the whole decision about a Service."""
     shown = tuple(checks)
-    toolsets = documents.toolsets_of(ServiceKey(item.namespace, item.name)) if item.listed else ()
+    toolsets = documents.toolsets_of(_key(item)) if item.listed else ()
     return answers.ServiceDetail(
         **asdict(item),
         evidence=decision.evidence,
@@ -129,7 +129,7 @@ def detail(
             for one in shown
         ),
         toolsets=toolsets,
-        agent=documents.excerpt(ServiceKey(item.namespace, item.name), toolsets) if toolsets else None,
+        agent=documents.excerpt(_key(item), toolsets) if toolsets else None,
     )
 
 
@@ -269,6 +269,10 @@ def time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _key(item: ServiceItem) -> ServiceKey:
+    return ServiceKey(item.namespace, item.name)
+
+
 def _item(key: ServiceKey, decision: Decision, one: DiscoveredService | None, *, held: bool) -> ServiceItem:
     is_candidate = decision.outcome is Outcome.CANDIDATE
     health = (one.health if one is not None else UNCHECKED) if is_candidate else None
@@ -283,17 +287,6 @@ def _item(key: ServiceKey, decision: Decision, one: DiscoveredService | None, *,
         held=held,
         reason=health.reason if health is not None else decision.reason,
     )
-
-
-def _first_after(items: Sequence[ServiceItem], key: ServiceKey) -> int:
-    low, high = 0, len(items)
-    while low < high:
-        middle = (low + high) // 2
-        if (items[middle].namespace, items[middle].name) <= key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def _only(entry: dict[str, Any], instance: str) -> dict[str, Any]:
