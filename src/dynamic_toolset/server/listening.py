@@ -321,7 +321,6 @@ class Listener:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="error",  # the rest is what anybody on the network can cause
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -109,7 +109,7 @@ def _without_secrets(text: str) -> str:
 def _without_user(word: str) -> str:
     """Mask what stands before the last @ of a URL: a password may hold any character that nobody has escaped."""
     start, end = word.find("://"), word.rfind("@")
-    if 0 <= start < end:
+    if 0 <= start < end and ":" not in word[:start]:
         return f"{word[: start + 3]}{MASK}{word[end:]}"
     return f"{MASK}{word[end:]}" if ":" in word[: max(end, 0)] else word
 

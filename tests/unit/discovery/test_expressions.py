@@ -141,7 +141,7 @@ def test_what_is_fit_is_done_soon_whatever_the_text(expression: str, search: boo
     for text in ("a" * 100_000, "ab" * 50_000, "a" * 50_000 + "b" * 50_000, "b" * 99_999 + "c"):
         began = time.process_time()
         (compiled.search if search else compiled.fullmatch)(text)
-        assert time.process_time() - began < 2
+        assert time.process_time() - began < 10  # half a second on an idle machine; what is not fit takes hours
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

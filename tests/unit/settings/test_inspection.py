@@ -77,6 +77,7 @@ def test_what_a_name_says_to_be_secret_is_masked_with_all_below_it(name: str, va
         ("https://u:p@ss/w@host/x", "https://***@host/x"),
         ("see https://u:p@a and postgres://x:y@b:1/c", "see https://***@a and postgres://***@b:1/c"),
         ("u:p@host:5432/db", "***@host:5432/db"),
+        ("u:p://q@host/db", "***@host/db"),
         ("ask sre@example.com", None),
         ("http://a/?api_key=abc&x=1", "http://a/?api_key=***&x=1"),
         ("curl -H 'Authorization: Bearer abc.def'", "curl -H 'Authorization: Bearer ***"),
