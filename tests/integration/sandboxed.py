@@ -28,7 +28,7 @@ NAMESPACE = "shop"
 TOOLSET = "kubernaut.io/toolset"
 
 # Everything listens on loopback here, and a test is not to wait for half a minute.
-QUICK = {"interval": "300ms", "timeout": "500ms", "failureThreshold": 1}
+QUICK = {"interval": "300ms", "timeout": "1s", "failureThreshold": 1}
 POLICY = {"allowedRanges": ["127.0.0.0/8"]}
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from dynamic_toolset.sandbox import Sandbox
 from tests.integration.processes import ended, events_until, running
 from tests.integration.sandboxed import Cluster, until
 
-QUICK = ("healthCheck.interval=300ms", "healthCheck.timeout=200ms", "healthCheck.failureThreshold=1")
+QUICK = ("healthCheck.interval=300ms", "healthCheck.timeout=1s", "healthCheck.failureThreshold=1")
 
 
 async def lines_within(process: asyncio.subprocess.Process, seconds: float) -> list[dict[str, Any]]:

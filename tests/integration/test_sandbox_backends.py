@@ -22,7 +22,7 @@ PRODUCTS = sorted(set(TYPES) - {"custom"})
 
 @pytest.fixture
 async def probe() -> AsyncIterator[Probe]:
-    settings = HealthCheckSettings(timeout="500ms")
+    settings = HealthCheckSettings(timeout="1s")
     async with Probe(settings, Guard(["127.0.0.0/8"])) as probe:
         yield probe
 

@@ -48,7 +48,7 @@ def test_the_table_has_the_default_that_is_so(name: str) -> None:
     said = re.findall(r"`([^`]+)`", SETTINGS[name])
     match defaults(Settings)[name]:
         case None | () | "":
-            assert SETTINGS[name] in {"none", "all", "the system's", "the ConfigMap's name"}
+            assert SETTINGS[name] in {"none", "all", "the system's", "the ConfigMap's name", "the ToolsetConfig's name"}
         case dict() | tuple() as default:
             assert said == [*default]
         case default:

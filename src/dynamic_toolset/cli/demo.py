@@ -24,7 +24,7 @@ from dynamic_toolset.settings import HealthCheckSettings, Policy, ServerSettings
 SETTINGS = Settings(
     # Everything listens on loopback here, and the story is to be told in seconds.
     policy=Policy(allowed_ranges=("127.0.0.0/8",)),
-    health_check=HealthCheckSettings(timeout="500ms", interval="1s", failure_threshold=1),
+    health_check=HealthCheckSettings(timeout="1s", interval="1s", failure_threshold=1),
     server=ServerSettings(auth="none", port=0, metrics_port=0, rate_limit=0),
 )
 

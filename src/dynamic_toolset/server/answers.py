@@ -222,7 +222,7 @@ class SettingItem(_Answer, frozen=True):
 
     name: str
     value: Any
-    source: Literal["default", "file", "environment", "option"]
+    source: Literal["default", "file", "resource", "environment", "option"]
 
 
 class ConfigAnswer(_Answer, frozen=True):

@@ -18,14 +18,25 @@ from dynamic_toolset.settings.model import (
     MassFailure,
     Namespaces,
     Policy,
+    RemoteCluster,
     ServerSettings,
+    ServiceTypeSettings,
     Settings,
     TlsFiles,
+    ToolsetConfigSettings,
     ToolsetSettings,
     seconds,
 )
 from dynamic_toolset.settings.problems import SettingProblem, SettingsError, merged_settings, problems
-from dynamic_toolset.settings.reading import ENVIRONMENT_PREFIX, Loaded, Source, load, load_with_sources, mistakes
+from dynamic_toolset.settings.reading import (
+    ENVIRONMENT_PREFIX,
+    Loaded,
+    Resource,
+    Source,
+    load,
+    load_with_sources,
+    mistakes,
+)
 from dynamic_toolset.strict_yaml import YamlLoader
 
 __all__ = [
@@ -44,13 +55,17 @@ __all__ = [
     "MassFailure",
     "Namespaces",
     "Policy",
+    "RemoteCluster",
+    "Resource",
     "ServerSettings",
+    "ServiceTypeSettings",
     "Setting",
     "SettingProblem",
     "Settings",
     "SettingsError",
     "Source",
     "TlsFiles",
+    "ToolsetConfigSettings",
     "ToolsetSettings",
     "YamlLoader",
     "changed",

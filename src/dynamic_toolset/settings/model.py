@@ -18,6 +18,10 @@ EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Duration = Annotated[str, Meta(pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$")]
 Selector = Annotated[str, Meta(max_length=4096)]
 """A label selector. How long it takes to read one grows with the square of its length."""
+LabelName = Annotated[
+    str, Meta(pattern=r"^([a-z0-9][-.a-z0-9]{0,252}/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$")
+]
+"""The key of a label or annotation (kubernetes.io/docs/concepts/overview/working-with-objects/labels/)."""
 NamespacePattern = Annotated[str, Meta(pattern=r"^[a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?$")]
 """The name of a namespace, in which ``*`` stands for any text."""
 HostPattern = Annotated[str, Meta(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
@@ -86,9 +90,24 @@ class Namespaces(_Settings, frozen=True):
         return _refused("selector", selectors.parse, self.selector)
 
 
-class HealthCheckSettings(_Settings, frozen=True):
-    """How candidates are checked. A published one is taken out after ``failure_threshold`` failed checks in a row."""
+class ServiceTypeSettings(_Settings, frozen=True):
+    """What holds for one service type: whether it is taken at all, and what its Services must carry besides.
 
+    ``labels`` and ``annotations`` must all be there, with these values.
+    """
+
+    enabled: bool = True
+    labels: dict[LabelName, str] = {}
+    annotations: dict[LabelName, str] = {}
+
+
+class HealthCheckSettings(_Settings, frozen=True):
+    """How candidates are checked. A published one is taken out after ``failure_threshold`` failed checks in a row.
+
+    If it is not ``enabled``, every candidate counts as healthy whose addresses may be published.
+    """
+
+    enabled: bool = True
     timeout: Duration = "5s"
     interval: Duration = "30s"
     failure_threshold: Annotated[int, Meta(ge=1, le=20)] = 3
@@ -97,9 +116,10 @@ class HealthCheckSettings(_Settings, frozen=True):
     ca_file: str | None = None
 
     def _contradictions(self) -> Iterator[Contradiction]:
-        for name, duration in (("timeout", self.timeout), ("interval", self.interval)):
-            if not seconds(duration):
-                yield Contradiction(name, (name,), "must be longer than 0s")
+        if seconds(self.timeout) < 1:
+            yield Contradiction("timeout", ("timeout",), f"must be at least 1s, not {self.timeout}")
+        if not seconds(self.interval):
+            yield Contradiction("interval", ("interval",), "must be longer than 0s")
 
 
 class MassFailure(_Settings, frozen=True):
@@ -150,7 +170,7 @@ class Policy(_Settings, frozen=True):
 
 
 class LeaderElection(_Settings, frozen=True):
-    """Of several instances only the one that holds the lease writes. The lease is called as the ConfigMap by default.
+    """Of several instances only the one that holds the lease writes. By default it is called as the ToolsetConfig is.
 
     The names and the rules are those of Kubernetes' own components (k8s.io/client-go/tools/leaderelection).
     """
@@ -173,10 +193,36 @@ class LeaderElection(_Settings, frozen=True):
 
 
 class ConfigMapSettings(_Settings, frozen=True):
-    """Where the toolset is published."""
+    """Where the toolset is published.
+
+    Without ``preserve_overrides`` the overrides that people wrote there are kept, but not applied.
+    """
 
     name: DnsName = "kubernaut-toolset-config"
     namespace: DnsLabel = "kubernaut-system"
+    preserve_overrides: bool = True
+
+
+class ToolsetConfigSettings(_Settings, frozen=True):
+    """Which ToolsetConfig configures this instance: ``name``, in the namespace of the file's ConfigMap.
+
+    By default it is called as that ConfigMap, so that one name names all that belongs to an instance.
+    """
+
+    enabled: bool = True
+    name: DnsName | None = None
+
+
+class RemoteCluster(_Settings, frozen=True):
+    """Another cluster whose Services are discovered too.
+
+    Its kubeconfig is the value of ``key`` in a Secret, which is in the namespace of the file's ConfigMap. ``name`` is
+    what instances of that cluster are told apart by.
+    """
+
+    name: DnsLabel
+    secret: DnsName
+    key: Annotated[str, Meta(pattern=r"^[-._a-zA-Z0-9]{1,253}$")] = "kubeconfig"
 
 
 class Credential(_Settings, frozen=True):
@@ -262,18 +308,39 @@ class ServerSettings(_Settings, frozen=True):
 class Settings(_Settings, frozen=True):
     """Everything that a person can set."""
 
+    discovery_interval: Duration = "5m"
+    paused: bool = False
+    dry_run: bool = False
     cluster_domain: DnsName = "cluster.local"
     endpoint_host: Literal["dns", "clusterIP"] = "dns"
     require_annotations: bool = False
     catalog_folder: str | None = None
     namespaces: Namespaces = Namespaces()
+    selector: Selector = ""
+    service_types: dict[DnsLabel, ServiceTypeSettings] = {}
     policy: Policy = Policy()
     health_check: HealthCheckSettings = HealthCheckSettings()
     mass_failure: MassFailure = MassFailure()
     config_map: ConfigMapSettings = ConfigMapSettings()
+    toolset_config: ToolsetConfigSettings = ToolsetConfigSettings()
+    clusters: tuple[RemoteCluster, ...] = ()
     leader_election: LeaderElection = LeaderElection()
     toolset: ToolsetSettings = ToolsetSettings()
     server: ServerSettings = ServerSettings()
+
+    @property
+    def instance(self) -> str:
+        """What this instance is called by: the name of its ToolsetConfig and, by default, of its Lease."""
+        return self.toolset_config.name or self.config_map.name
+
+    def _contradictions(self) -> Iterator[Contradiction]:
+        if not 60 <= seconds(self.discovery_interval) <= 3600:
+            why = f"must be from 1m to 1h, not {self.discovery_interval}"
+            yield Contradiction("discoveryInterval", ("discoveryInterval",), why)
+        yield from _refused("selector", selectors.parse, self.selector)
+        names = [one.name for one in self.clusters]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            yield Contradiction("clusters", ("clusters",), f"each cluster needs a name of its own: {', '.join(twice)}")
 
 
 def leaves(model: type[Struct] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:

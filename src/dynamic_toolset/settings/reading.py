@@ -1,4 +1,4 @@
-"""From a file, the environment and the command line to the settings, and where each of them came from."""
+"""From file, ToolsetConfig, environment and command line to the settings, and where each of them came from."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,13 +16,22 @@ ENVIRONMENT_PREFIX = "DYNAMIC_TOOLSET_"
 
 
 class Source(Struct, frozen=True):
-    """Where a setting came from, and the name of that file or variable."""
+    """Where a setting came from, and the name of that file, ToolsetConfig or variable."""
 
-    kind: Literal["default", "file", "environment", "option"]
+    kind: Literal["default", "file", "resource", "environment", "option"]
     name: str | None = None
 
 
 DEFAULT = Source("default")
+
+_WHOLE = frozenset(path.rpartition(".")[2] for path, hint in leaves() if get_origin(hint) is dict)
+
+
+class Resource(Struct, frozen=True):
+    """A ToolsetConfig: its name and ``spec``, which must be right in itself (``settings.problems``)."""
+
+    name: str
+    spec: Mapping[str, Any]
 
 
 class Loaded(Struct, frozen=True):
@@ -46,9 +55,16 @@ def load(
 
 
 def load_with_sources(
-    file: Path | None = None, environ: Mapping[str, str] | None = None, assignments: Iterable[str] = ()
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    assignments: Iterable[str] = (),
+    *,
+    resource: Resource | None = None,
 ) -> Loaded:
-    """Return what ``load`` returns, and where each setting came from."""
+    """Return what ``load`` returns, and where each setting came from.
+
+    What a ToolsetConfig says beats the file, and is beaten by the environment.
+    """
     merged: dict[str, Any] = {}
     types = dict(leaves())
     sources = dict.fromkeys(types, DEFAULT)
@@ -57,6 +73,9 @@ def load_with_sources(
         content = _read(file)
         _merge(merged, content)
         sources |= {path: Source("file", str(file)) for path in types if _is_given(content, path)}
+    if resource is not None:
+        _merge(merged, resource.spec)
+        sources |= {path: Source("resource", resource.name) for path in types if _is_given(resource.spec, path)}
     for path, text, source in (*_variables(environ or {}, types), *_options(assignments, types)):
         _merge(merged, _nested(path, _value(text, types[path])))
         sources[path] = source
@@ -162,8 +181,8 @@ def _nested(path: str, value: Any) -> dict[str, Any]:
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        # The base toolsets are one value: two sources do not mix them.
-        if isinstance(value, dict) and name != "base":
+        # What is a mapping to people is one value: two sources do not mix it.
+        if isinstance(value, dict) and name not in _WHOLE:
             present = into.get(name)
             into[name] = dict(present) if isinstance(present, dict) else {}  # an alias may have put it in two places
             _merge(into[name], value)

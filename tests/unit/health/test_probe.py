@@ -62,7 +62,7 @@ async def health_when_said(
 ) -> Health:
     async with (
         talking(saying(*parts, pause=pause, stay=stay)) as port,
-        Probe(HealthCheckSettings(timeout="500ms"), LOOPBACK) as probe,
+        Probe(HealthCheckSettings(timeout="1s"), LOOPBACK) as probe,
     ):
         return await probe(at(port, check))
 
@@ -366,7 +366,7 @@ def drop_by_drop(said: bytes) -> Talk:
 )
 async def test_a_backend_from_hell_costs_one_attempt_and_is_named(talk: Talk, reason: str) -> None:
     began = time.monotonic()
-    async with talking(talk) as port, Probe(HealthCheckSettings(timeout="500ms"), LOOPBACK) as probe:
+    async with talking(talk) as port, Probe(HealthCheckSettings(timeout="1s"), LOOPBACK) as probe:
         health = await probe(at(port, SAME_ANSWER))
     assert health == Health(Verdict.UNHEALTHY, reason, seconds=health.seconds)
     assert time.monotonic() - began < 3
@@ -404,7 +404,7 @@ async def test_the_connection_is_never_accepted() -> None:
             for one in filling:
                 one.setblocking(False)
                 one.connect_ex(address)
-            async with Probe(HealthCheckSettings(timeout="300ms"), LOOPBACK) as probe:
+            async with Probe(HealthCheckSettings(timeout="1s"), LOOPBACK) as probe:
                 health = await probe(at(address[1]))
         finally:
             for one in filling:
@@ -735,7 +735,7 @@ async def test_slow_names_hold_up_nobody_and_end_with_the_attempt(monkeypatch: p
     def slow(*_: object, **__: object) -> None:
         time.sleep(1)
 
-    async with serving(prometheus) as port, Probe(HealthCheckSettings(timeout="300ms"), LOOPBACK) as probe:
+    async with serving(prometheus) as port, Probe(HealthCheckSettings(timeout="1s"), LOOPBACK) as probe:
         monkeypatch.setattr(socket, "getaddrinfo", slow)
         slow_ones = [asyncio.create_task(probe(at(port, address=None, host=f"slow-{n}.example"))) for n in range(40)]
         await asyncio.sleep(0)

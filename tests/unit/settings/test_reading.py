@@ -79,7 +79,7 @@ def test_the_base_toolsets_are_replaced_not_mixed(tmp_path: Path) -> None:
             ":1: requireAnotations: unknown field `requireAnotations`; did you mean `requireAnnotations`?",
         ),
         ("toolset: {credentials: [{namespace: a, service: b, apiKey: 'x y'}]}", "expected the name of an environment"),
-        ("healthCheck: {timeout: 0s}", "healthCheck.timeout: must be longer than 0s"),
+        ("healthCheck: {timeout: 0s}", "healthCheck.timeout: must be at least 1s, not 0s"),
         ("healthCheck: {interval: 0ms}", "healthCheck.interval: must be longer than 0s"),
         ("policy: {allowedRanges: [10.0.0.0/33]}", "policy.allowedRanges[0]: '10.0.0.0/33' does not appear to be"),
         ("policy: {refusedRanges: [10.0.0.1/8]}", "policy.refusedRanges[0]: 10.0.0.1/8 has host bits set"),
