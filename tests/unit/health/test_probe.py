@@ -644,6 +644,42 @@ async def test_the_api_server_is_not_asked_but_its_neighbours_are() -> None:
     assert health.reason == "127.0.0.1 is the Kubernetes API server, which is never dialled"
 
 
+# --- Without checks -------------------------------------------------------------------------------------------------
+
+
+UNCHECKED = HealthCheckSettings(enabled=False, timeout="1s")
+
+
+async def test_without_checks_no_backend_is_asked_and_all_are_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with talking(saying(stay=True)) as port, Probe(UNCHECKED, LOOPBACK) as probe:
+        monkeypatch.setattr(probing, "exchange", None)
+        names(monkeypatch, ["127.0.0.1"], [])
+        by_address = await probe(at(port))
+        by_name = await probe(at(port, address=None))
+        by_a_name_that_is_not_known_here = await probe(at(port, address=None))
+    reason = "taken for healthy: the setting healthCheck.enabled is false"
+    assert by_address == by_name == by_a_name_that_is_not_known_here == Health(Verdict.HEALTHY, reason)
+
+
+async def test_without_checks_a_name_that_nobody_resolves_in_time_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Probe(UNCHECKED, LOOPBACK) as probe:
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1.5))
+        assert (await probe(at(1, address=None))).verdict is Verdict.HEALTHY
+
+
+async def test_without_checks_the_guard_refuses_what_it_refuses_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for how in (UNCHECKED, HealthCheckSettings(timeout="1s")):
+        async with Probe(how, Guard()) as probe:
+            names(monkeypatch, ["169.254.169.254"])
+            by_name = await probe(at(80, address=None))
+            by_address = await probe(at(80, address="169.254.169.254"))
+        assert (by_name.verdict, by_name.refused) == (by_address.verdict, by_address.refused)
+        assert (by_name.verdict, by_name.refused) == (Verdict.UNHEALTHY, True)
+        assert by_name.reason.endswith(by_address.reason)
+
+
 async def test_a_failure_of_the_backend_is_no_refusal(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     names(monkeypatch, [])
     assert not (await probe(at(1, address=None))).refused
