@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dynamic_toolset.controller.controller import RELEASE
+from dynamic_toolset.controller.conditions import RELEASE
 from dynamic_toolset.health.checker import Checker
 from dynamic_toolset.model import ServiceKey, Verdict
 from dynamic_toolset.sandbox import status
