@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from ipaddress import AddressValueError, IPv4Address
+from itertools import islice
 from types import MappingProxyType
 
 from dynamic_toolset.discovery.annotations import ENDPOINT, quoted
@@ -17,6 +18,7 @@ from dynamic_toolset.discovery.catalog import CUSTOM, Catalog
 from dynamic_toolset.kube import selectors
 from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta, Service
 from dynamic_toolset.settings import Settings
+from dynamic_toolset.strict_yaml import MAX_MISTAKES
 
 NamespaceLabels = Mapping[str, Mapping[str, str]]
 """The labels of each namespace, by its name."""
@@ -169,19 +171,23 @@ def is_host(host: str) -> bool:
 
 
 def unknown_types(settings: Settings, catalog: Catalog) -> list[str]:
-    """Return, for each type in the settings that the catalog does not have, one line that names setting and type."""
+    """Return, for each type in the settings that the catalog does not have, one line that names setting and type.
+
+    Of more than MAX_MISTAKES the first are named.
+    """
     policy = settings.policy
     named = [
         *((f"policy.allowedTypes[{number}].types", one.types) for number, one in enumerate(policy.allowed_types)),
         ("policy.trustedTypes", policy.trusted_types),
         *((f"serviceTypes.{name}", (name,)) for name in settings.service_types),
     ]
-    return [
+    found = (
         f"{path}: there is no service type {name!r}; {_near(name, catalog.types)}"
         for path, names in named
         for name in names
         if name not in catalog.types
-    ]
+    )
+    return list(islice(found, MAX_MISTAKES))
 
 
 def own_hosts(metadata: ObjectMeta, cluster_domain: str) -> tuple[str, str, str]:
