@@ -60,6 +60,14 @@ from dynamic_toolset.strict_yaml import MAX_MISTAKES
             ["toolset.base.a: expected `object`, got `int`", "toolset.base: the name 3 is not text"],
         ),
         ({"toolset": {"base": {"a": {4: {}}}}}, ["toolset.base.a: the name 4 is not text"]),
+        (
+            {"serviceTypes": {"No": {"labels": {"a b": 1}}, "jaeger": {"enabled": False}}},
+            [
+                "serviceTypes.No: expected a name in lower case",
+                "serviceTypes.No.labels.a b: expected the key of a label or an annotation",
+                "serviceTypes.No.labels.a b: expected `str`, got `int`",
+            ],
+        ),
         # A contradiction with what is wrong in itself says nothing.
         (
             {"leaderElection": {"leaseDuration": "soon", "renewDeadline": "20s"}},
@@ -153,6 +161,8 @@ anything = st.recursive(
 def values(expected: Any) -> st.SearchStrategy[Any]:
     if get_origin(expected) is tuple:
         return st.lists(values(get_args(expected)[0]), max_size=2) | anything
+    if get_origin(expected) is dict:
+        return st.dictionaries(words, values(get_args(expected)[1]), max_size=2) | anything
     if isinstance(expected, type) and issubclass(expected, msgspec.Struct):
         fields = {field.encode_name: values(field.type) for field in msgspec.structs.fields(expected)}
         right = st.fixed_dictionaries({}, optional=fields)
