@@ -63,7 +63,14 @@ class ServiceStatus(Struct, frozen=True, rename="camel", omit_defaults=True):
     condition: Annotated[
         str, Meta(max_length=64, description="Its health in one word: Healthy, Unhealthy, Unknown, ...")
     ]
-    cluster: Annotated[Name, Meta(description="The cluster it is in; empty for the one that holds this object.")] = ""
+    cluster: Annotated[
+        Name,
+        Meta(
+            description="The cluster it is in; empty for the one that holds this object.",
+            # What a key of a list holds must be given, by somebody or by the schema.
+            extra_json_schema={"default": ""},
+        ),
+    ] = ""
     last_checked: Annotated[
         Time | None,
         Meta(

@@ -16,7 +16,7 @@ _IN_WORDS = {
     "^[A-Za-z_]": "the name of an environment variable",
     "^([0-9]{1,6}": "a duration such as 500ms, 5s or 1m30s",
     "^[a-z0-9*]": "the name of a namespace, in which * stands for any text",
-    "^([a-z0-9][-.a-z0-9]{0,252}/)?": "the key of a label or an annotation",
+    "^([a-z0-9][-.a-z0-9]{0,252}/)?": "the name of a label or an annotation",
     "^([A-Za-z0-9]([-._A": "the value of a label",
     "^https?://": "an origin such as https://dash.example.com, without a slash at the end",
     "^(\\*\\.)?": "a host name such as grafana.example.com, or *.example.com",
@@ -145,6 +145,11 @@ class _Examination:
             for one in error.__cause__.found if isinstance(error.__cause__, Unfit) else ():
                 if wrong.isdisjoint(one.fields):
                     yield _problem(_below(path, one.at) if one.at else path, one.message)
+
+
+def in_words(pattern: str) -> str:
+    """Return what fits a pattern of the model, for a person."""
+    return next((words for start, words in _IN_WORDS.items() if pattern.startswith(start)), f"text like {pattern}")
 
 
 def _readable(error: Exception) -> str:

@@ -111,7 +111,7 @@ from dynamic_toolset.strict_yaml import MAX_MISTAKES
             {"serviceTypes": {"No": {"labels": {"a b": 1}}, "jaeger": {"enabled": False}}},
             [
                 "serviceTypes.No: expected a name in lower case",
-                "serviceTypes.No.labels.a b: expected the key of a label or an annotation",
+                "serviceTypes.No.labels.a b: expected the name of a label or an annotation",
                 "serviceTypes.No.labels.a b: expected `str`, got `int`",
             ],
         ),
