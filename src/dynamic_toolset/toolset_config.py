@@ -22,13 +22,19 @@ MAX_SERVICES = 500
 """How many services a status lists."""
 
 MAX_ERRORS = 100
-MAX_MESSAGE = 1024
-MAX_DIFF = 16 * 1024
-"""How many errors a status lists, and how many characters a message, or a diff, has at most: an object of etcd holds
-1.5 MB, and each change of the status goes to everybody who watches."""
+"""How many errors it lists."""
 
-Text = Annotated[str, Meta(max_length=MAX_MESSAGE)]
+MAX_ENDPOINT = 1024
+MAX_MESSAGE = 512
+MAX_CONDITION_MESSAGE = 4096
+MAX_DIFF = 16 * 1024
+"""How many characters an endpoint, a message and a diff have at most. With all of them as long as may be, an object
+still fits into etcd, which takes 1.5 MiB."""
+
+Label = Annotated[str, Meta(max_length=63)]
 Name = Annotated[str, Meta(max_length=253)]
+Word = Annotated[str, Meta(max_length=64)]
+Message = Annotated[str, Meta(max_length=MAX_MESSAGE)]
 Count = Annotated[int, Meta(ge=0)]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
@@ -45,7 +51,7 @@ class Condition(Struct, frozen=True, rename="camel", omit_defaults=True):
     ]
     status: Annotated[Literal["True", "False", "Unknown"], Meta(description="Whether it is so.")]
     reason: Annotated[str, Meta(min_length=1, max_length=1024, description="Why, as one word in CamelCase.")]
-    message: Annotated[str, Meta(max_length=32768, description="Why, as a sentence for people.")]
+    message: Annotated[str, Meta(max_length=MAX_CONDITION_MESSAGE, description="Why, as a sentence for people.")]
     last_transition_time: Annotated[Time, Meta(description="When `status` last changed.")]
     observed_generation: Annotated[
         Count | None, Meta(description="The `metadata.generation` of which this was said.")
@@ -55,16 +61,14 @@ class Condition(Struct, frozen=True, rename="camel", omit_defaults=True):
 class ServiceStatus(Struct, frozen=True, rename="camel", omit_defaults=True):
     """One discovered service."""
 
-    namespace: Annotated[Name, Meta(description="The namespace of the Service.")]
-    name: Annotated[Name, Meta(description="The name of the Service.")]
-    type: Annotated[Name, Meta(description="The service type for which it is taken.")]
-    endpoint: Annotated[str, Meta(max_length=2048, description="The URL that the agent uses.")]
+    namespace: Annotated[Label, Meta(description="The namespace of the Service.")]
+    name: Annotated[Label, Meta(description="The name of the Service.")]
+    type: Annotated[Label, Meta(description="The service type for which it is taken.")]
+    endpoint: Annotated[str, Meta(max_length=MAX_ENDPOINT, description="The URL that the agent uses.")]
     healthy: Annotated[bool, Meta(description="Whether it answers as what it claims to be.")]
-    condition: Annotated[
-        str, Meta(max_length=64, description="Its health in one word: Healthy, Unhealthy, Unknown, ...")
-    ]
+    condition: Annotated[Word, Meta(description="Its health in one word: Healthy, Unhealthy, Unknown, ...")]
     cluster: Annotated[
-        Name,
+        Label,
         Meta(
             description="The cluster it is in; empty for the one that holds this object.",
             # What a key of a list holds must be given, by somebody or by the schema.
@@ -78,8 +82,8 @@ class ServiceStatus(Struct, frozen=True, rename="camel", omit_defaults=True):
             "a check that changes nothing is no reason to write."
         ),
     ] = None
-    reason: Annotated[Text, Meta(description="Why it has this health, as one word in CamelCase.")] = ""
-    message: Annotated[Text, Meta(description="Why it has this health, as a sentence for people.")] = ""
+    reason: Annotated[Word, Meta(description="Why it has this health, as one word in CamelCase.")] = ""
+    message: Annotated[Message, Meta(description="Why it has this health, as a sentence for people.")] = ""
 
 
 class ConfigMapRef(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -141,7 +145,7 @@ class Status(Struct, frozen=True, rename="camel", omit_defaults=True):
     ] = ()
     omitted_services: Annotated[Count, Meta(description="How many more there are than are listed.")] = 0
     errors: Annotated[
-        tuple[Text, ...],
+        tuple[Message, ...],
         Meta(
             max_length=MAX_ERRORS,
             description="What is wrong, one sentence each.",

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from dynamic_toolset.kube import selectors
 from dynamic_toolset.settings.descriptions import DESCRIPTIONS
-from dynamic_toolset.settings.model import MAX_ENTRIES, MAX_ITEMS, Selector, Settings
+from dynamic_toolset.settings.model import MAX_ENTRIES, MAX_ITEMS, Duration, Selector, Settings
 from dynamic_toolset.settings.problems import in_words
 from dynamic_toolset.settings.resource import PROCESS_SETTINGS
 
@@ -29,16 +29,32 @@ _RANGE_RULE = (
     "isIP(self) || (isCIDR(self) && cidr(self).masked() == cidr(self))",
     "must be a range such as 10.0.0.0/8, without host bits, or an address",
 )
+
+
+def _duration_rule(rule: str) -> str:
+    """Let a rule speak of durations only.
+
+    One that cannot be evaluated is an error, also for what was stored before the rule came and is not touched.
+    """
+    (bounds,) = Duration.__metadata__  # type: ignore[attr-defined]
+    return f"size(self) > {bounds.max_length} || !self.matches(r'{ecma(bounds.pattern)}') || {rule}"
+
+
+def ecma(pattern: str) -> str:
+    """Return a pattern of the model as Go (RE2) and JavaScript write it, to whom $ is the very end."""
+    return re.sub(r"\\Z$", "$", pattern)
+
+
 _RULES: Mapping[str, tuple[str, str]] = {
     "discoveryInterval": (
-        "duration(self) >= duration('1m') && duration(self) <= duration('1h')",
+        _duration_rule("(duration(self) >= duration('1m') && duration(self) <= duration('1h'))"),
         "must be from 1m to 1h",
     ),
     "selector": _SELECTOR_RULE,
     "namespaces.selector": _SELECTOR_RULE,
     "policy.allowedRanges[]": _RANGE_RULE,
     "policy.refusedRanges[]": _RANGE_RULE,
-    "healthCheck.timeout": ("duration(self) >= duration('1s')", "must be at least 1s"),
+    "healthCheck.timeout": (_duration_rule("duration(self) >= duration('1s')"), "must be at least 1s"),
     "healthCheck.interval": ("self.matches('[1-9]')", "must be longer than 0s"),
 }
 """By path: what must be true in CEL, and what is said otherwise."""
@@ -230,11 +246,6 @@ class _Structural(_Walk):
             schema["default"] = default
         elif path in self._descriptions and (said := _said(default)):
             schema["description"] += f" Default: {said}."
-
-
-def ecma(pattern: str) -> str:
-    """Return a pattern of the model as Go (RE2) and JavaScript write it, to whom $ is the very end."""
-    return re.sub(r"\\Z$", "$", pattern)
 
 
 def _with_rules(schema: Schema, *rules: tuple[str, str]) -> Schema:
