@@ -15,6 +15,7 @@ from dynamic_toolset.settings import load
 from tests.documentation import DOCS, PAGES, README, ROOT, Command, blocks, commands, shows, table
 
 LIVE = "tests/integration/test_readme_live.py"
+COMMANDS = DOCS / "commands.md"
 CLI = "tests/integration/test_cli_live.py"
 
 # What needs a cluster, or takes longer, and the test that runs it.
@@ -22,9 +23,15 @@ ELSEWHERE = {
     "make demo": f"{CLI}::test_the_demo_tells_its_story_as_the_readme_shows_and_ends_with_the_configmap",
     "dynamic-toolset discover": f"{LIVE}::test_discover_is_as_shown",
     "dynamic-toolset explain monitoring/grafana": f"{LIVE}::test_explain_is_as_shown",
+    "dynamic-toolset diff": f"{LIVE}::test_diff_is_as_shown",
+    **{
+        command.line: f"{LIVE}::test_a_command_for_the_running_service_is_as_shown"
+        for command in commands(COMMANDS)
+        if command.line.startswith(("dynamic-toolset get ", "dynamic-toolset refresh"))
+    },
     "dynamic-toolset run --kubeconfig ~/.kube/config --set configMap.namespace=holmes": f"{LIVE}::test_run_as_shown",
 }
-PAGES_WITH_COMMANDS = (README, DOCS / "overrides.md", DOCS / "service-types.md")
+PAGES_WITH_COMMANDS = (README, COMMANDS, DOCS / "overrides.md", DOCS / "service-types.md")
 
 
 def without_a_cluster() -> list[Command]:
@@ -51,6 +58,15 @@ def example(first_line: str) -> str:
     """Return the YAML block of the documentation that starts with this comment."""
     found = [block for page in PAGES for block in blocks(page) if block.language == "yaml"]
     return next(block.text for block in found if block.text.startswith(first_line))
+
+
+def test_the_mistakes_of_a_file_are_those_that_are_shown(folder: Path) -> None:
+    (folder / "wrong.yaml").write_text(example("# wrong.yaml"))
+    shown = next(block.text for block in blocks(COMMANDS) if block.text.startswith("wrong.yaml:"))
+    command = [folder / "bin" / "dynamic-toolset", "validate", "overrides", "-f", "wrong.yaml"]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
+    ended = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, shown)
 
 
 def _program(file: Path, line: str) -> None:

@@ -1,6 +1,6 @@
 """The proxy for Services (kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/).
 
-The real one dials a ready Pod of the Service. No Pods are here: what listens at the Service's own address is dialled.
+The real one dials a ready Pod of the Service. No Pods are here: the target port is dialled, at the Service's address.
 """
 
 from typing import NamedTuple
@@ -67,7 +67,8 @@ def _port(service: Object, wanted: str, to: Route) -> int:
     ports = service["spec"].get("ports") or []
     for port in ports:
         if wanted in {str(port["port"]), port.get("name", "")}:
-            return int(port["port"])
+            target = port.get("targetPort")
+            return int(target if isinstance(target, int) else port["port"])
     if wanted.isdecimal():
         raise _unavailable(f'no service port {wanted} found for service "{to.key.name}"')
     raise _unavailable(f'no endpoints available for service "{to.segment}"')
