@@ -587,3 +587,22 @@ def passes(subject: Subject) -> list[None]:
 
     controller._pass = counted
     return done
+
+
+# --- Right of way ---------------------------------------------------------------------------------------------------
+
+
+async def test_who_only_wants_to_read_gives_way_to_a_change_until_it_has_come_through(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamic_toolset.controller.precedence.HOLD", 60)
+    subject = await start(health={"timeout": "3s"})
+    await until(lambda: cluster.writes)
+    await asyncio.wait_for(subject.controller.give_way(), 5)
+    await cluster.add("hangs", mode="hang")
+    await until(lambda: subject.verdict("hangs") is Verdict.UNKNOWN)
+    reader = asyncio.create_task(subject.controller.give_way())
+    await asyncio.sleep(0)
+    assert not reader.done()
+    await until(lambda: subject.verdict("hangs") is Verdict.UNHEALTHY)
+    await asyncio.wait_for(reader, 5)

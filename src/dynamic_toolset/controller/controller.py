@@ -24,6 +24,7 @@ from dynamic_toolset.controller.leadership import Leadership
 from dynamic_toolset.controller.namespaces import NamespaceLabels
 from dynamic_toolset.controller.observer import Nobody, Observer
 from dynamic_toolset.controller.pacer import Alarm, Pacer
+from dynamic_toolset.controller.precedence import Precedence
 from dynamic_toolset.controller.publishing import Publication, Publishing
 from dynamic_toolset.controller.statistics import Condition, Loop, Publications, Statistics, Watch
 from dynamic_toolset.discovery.catalog import Catalog
@@ -169,6 +170,7 @@ class Controller:
         self._arrived_at: float | None = None
         self._events: frozenset[ServiceKey] = frozenset()
         self._latency = Latency()
+        self._precedence = Precedence()
 
     async def run(self) -> None:
         """Work until ``stop`` is called, or until cancelled, which breaks off whatever is under way.
@@ -218,6 +220,10 @@ class Controller:
     def checks(self, service: ServiceKey) -> tuple[Check, ...]:
         """Return the last checks of a candidate, the newest first."""
         return self._checker.checks(service)
+
+    async def give_way(self) -> None:
+        """Wait, for a moment at most, while a change is on its way to its publication."""
+        await self._precedence.give_way()
 
     def loops(self) -> tuple[Loop, ...]:
         """Return whether each loop makes progress, which it does though the API is away."""
@@ -292,6 +298,7 @@ class Controller:
     def _services_changed(self) -> None:
         if self._arrived_at is None:
             self._arrived_at = asyncio.get_running_loop().time()
+            self._precedence.begin()
         self._pacer.notify()
 
     async def _follow_services(self) -> None:
@@ -469,6 +476,8 @@ class Controller:
                 self._latencies(report, outcome, now),
             )
         )
+        if not self._latency.waits:
+            self._precedence.end()
 
     def _latencies(self, report: Report, outcome: PublishOutcome, now: float) -> tuple[float, ...]:
         seen = latency.shown(report.discovered)

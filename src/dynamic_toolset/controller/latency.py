@@ -50,6 +50,11 @@ class Latency:
         }
         return latencies
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is a change that may still come to be seen."""
+        return bool(self._pending)
+
     def forget(self, now_shown: Shown) -> None:
         """Another instance publishes, and has published this."""
         self._pending.clear()

@@ -7,7 +7,7 @@ paths lead nowhere.
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -63,13 +63,18 @@ class Meter(Protocol):
     def requested(self, route: str, method: str, status: int, seconds: float, request_id: str) -> None: ...
 
 
+async def _at_once() -> None:
+    """Wait for nothing."""
+
+
 class Gate:
     """An ASGI application around another one.
 
     ``access`` decides who may call; without it everybody may. ``open_to_all`` are the paths that need no leave.
     ``is_ending`` says whether connections are to be closed after their next answer. ``local_only``: only names of this
     machine are answered to. Where nobody is asked for a token it is what keeps out a page from elsewhere that has its
-    name resolve to loopback (DNS rebinding).
+    name resolve to loopback (DNS rebinding). ``give_way`` is awaited before a request to the API costs anything: it
+    lets go first what cannot wait.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Gate:
         meter: Meter,
         is_ending: Callable[[], bool] = lambda: False,
         local_only: bool = False,
+        give_way: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self._app = app
         self._access = access
@@ -92,6 +98,7 @@ class Gate:
         self._meter = meter
         self._is_ending = is_ending
         self._local_only = local_only
+        self._give_way = give_way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -121,6 +128,8 @@ class Gate:
         if self._share(one):
             await one.answer(204, ())
             return
+        if one.path.startswith(_API):
+            await self._give_way()
         if one.path not in self._open:
             await self._admit(one)
         answer = self._app(scope, one.bounded(receive), one.send)

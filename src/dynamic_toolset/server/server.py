@@ -62,6 +62,7 @@ class Server:
             meter=telemetry.metrics,
             is_ending=self._is_ending,
             local_only=settings.auth == "none" and not settings.allow_anonymous,
+            give_way=source.give_way,
         )
         metrics = Gate(
             scraped(exposition),

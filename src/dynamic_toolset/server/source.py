@@ -116,6 +116,10 @@ class Source:
             self._snapshot = Snapshot(report, self._snapshot)
         return self._snapshot
 
+    async def give_way(self) -> None:
+        """Wait, for a moment at most, while a change is on its way to its publication."""
+        await self.supervisor.controller.give_way()
+
     def readiness(self) -> tuple[Condition, ...]:
         """Return what must hold to be ready."""
         ending = Condition("not ending", not self.is_ending, "it has been told to end" if self.is_ending else "")

@@ -602,3 +602,18 @@ async def test_who_needs_no_token_must_use_a_name_of_this_machine(host: str, is_
     assert answer.status == (200 if is_answered else 403)
     assert (await ask(gate(local_only=True), target="/healthz", headers={"Host": host})).status == 200
     assert (await ask(gate(), headers={"Host": host})).status == 200
+
+
+@virtual_time
+async def test_requests_to_the_api_give_way_and_probes_do_not() -> None:
+    free = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, free.set)
+
+    async def give_way() -> None:
+        await free.wait()
+
+    door = gate(give_way=give_way)
+    assert (await ask(door, "GET", "/healthz")).status == 200
+    assert not free.is_set()
+    assert (await ask(door, "GET", "/api/v1/services")).status == 200
+    assert free.is_set()
