@@ -276,13 +276,14 @@ def get() -> None:
 
 
 @get.command(
+    "services",
     epilog="""Examples:
 
 \b
   dynamic-toolset get services --health unhealthy
   dynamic-toolset get services -n monitoring -n logging --service-account sre
   dynamic-toolset get services --all -o json --url http://127.0.0.1:8080
-"""
+""",
 )
 @_output("table", "json", "yaml", "name")
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only of this service type. Repeatable.")
@@ -304,7 +305,7 @@ def get() -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Also those that nothing speaks for.")
 @_service
-def services(
+def get_services(
     output: str,
     types: tuple[str, ...],
     namespaces: tuple[str, ...],
@@ -329,17 +330,18 @@ def services(
 
 
 @get.command(
+    "toolset",
     epilog="""Examples:
 
 \b
   dynamic-toolset get toolset
   dynamic-toolset get toolset -o yaml
       the file that HolmesGPT reads
-"""
+""",
 )
 @_output("table", "json", "yaml", about="yaml: the file of HolmesGPT as it is published. json: all documents.")
 @_service
-def toolset(output: str, **where: Any) -> None:
+def get_toolset(output: str, **where: Any) -> None:
     """Show what the agent may use."""
     from dynamic_toolset.cli import get as command
 
@@ -347,16 +349,17 @@ def toolset(output: str, **where: Any) -> None:
 
 
 @get.command(
+    "config",
     epilog="""Examples:
 
 \b
   dynamic-toolset get config
   dynamic-toolset get config -o json | jq '.settings[] | select(.source != "default")'
-"""
+""",
 )
 @_output("table", "json", "yaml")
 @_service
-def config(output: str, **where: Any) -> None:
+def get_config(output: str, **where: Any) -> None:
     """Show the settings in force, and where each came from. What may be a secret is masked."""
     from dynamic_toolset.cli import get as command
 
@@ -418,51 +421,29 @@ def _where(options: dict[str, Any]) -> "Where":
 
 \b
   dynamic-toolset validate overrides -f overrides.yaml
-  dynamic-toolset validate settings -f settings.yaml
 """
 )
 def validate() -> None:
     """Say what is wrong with a file, before the service meets it. Needs no cluster."""
 
 
-_texts = click.option(
-    "--filename", "-f", multiple=True, required=True, metavar="FILE", help="- is standard input. Repeatable."
-)
-
-
 @validate.command(
+    "overrides",
     epilog="""Examples:
 
 \b
   dynamic-toolset validate overrides -f overrides.yaml
   kubectl get configmap -n kubernaut-system kubernaut-toolset-config \\
       -o jsonpath='{.data.overrides\\.yaml}' | dynamic-toolset validate overrides -f -
-"""
+""",
 )
-@_texts
+@click.option("--filename", "-f", multiple=True, required=True, metavar="FILE", help="- is standard input. Repeatable.")
 @_output("text", "json")
-def overrides(filename: tuple[str, ...], output: str) -> None:
+def validate_overrides(filename: tuple[str, ...], output: str) -> None:
     """Print every mistake of overrides as FILE:LINE: field: what is wrong. Exit status 1 if there is one."""
     from dynamic_toolset.cli import validate as command
 
-    command.run("overrides", filename, output)
-
-
-@validate.command(
-    epilog="""Examples:
-
-\b
-  dynamic-toolset validate settings -f settings.yaml
-  dynamic-toolset validate settings -f settings.yaml -o json | jq .problems
-"""
-)
-@_texts
-@_output("text", "json")
-def settings(filename: tuple[str, ...], output: str) -> None:
-    """Print every mistake of a settings file as FILE:LINE: field: what is wrong. Exit status 1 if there is one."""
-    from dynamic_toolset.cli import validate as command
-
-    command.run("settings", filename, output)
+    command.run(filename, output)
 
 
 # --- Without a service or a cluster ----------------------------------------------------------------------------------

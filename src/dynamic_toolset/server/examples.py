@@ -78,7 +78,7 @@ DIFF = answers.DiffAnswer(
             ' "toolsets":\n+  "grafana/dashboards": ...\n   "prometheus/metrics": ...',
         ),
     ),
-    withheld=(answers.ProblemItem("Paused", "the setting paused is on: nothing is written"),),
+    withheld=(answers.ProblemItem("Paused", "the setting paused is true, so nothing is written"),),
 )
 DISCOVER = answers.Accepted("looking again; /api/v1/events tells what changes")
 

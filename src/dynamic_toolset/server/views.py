@@ -157,6 +157,7 @@ _SAME_LINES = "(the lines are the same, their ends are not)"
 
 _HOLDING = frozenset(
     {
+        *("Paused", "DryRun"),
         *("OverridesInvalid", "TooLarge", "PublicationFailed", "LeaseUnavailable"),
         *("ConfigMapImmutable", "ConfigMapForeign", "ConfigMapContested"),
     }
@@ -195,16 +196,14 @@ def _labels(present: ConfigMap | None, names: Iterable[str]) -> str:
 
 def withheld(report: Report, settings: Settings, *, leads: bool, holder: str | None) -> tuple[answers.ProblemItem, ...]:
     """Return why what differs is not written now."""
-    found: dict[str, str] = {}
-    if settings.paused:
-        found["Paused"] = "the setting paused is on: nothing is written"
-    if settings.dry_run:
-        found["DryRun"] = "the setting dryRun is on: what would be written is only shown"
+    found = {one.reason: one.message for one in report.problems if one.reason in _HOLDING}
     if not leads:
         found["Standby"] = f"another instance leads, and writes: {holder}" if holder else "no instance leads at present"
-    for one in report.problems:
-        if one.reason in _HOLDING:
-            found.setdefault(one.reason, one.message)
+    # The settings may be newer than the report.
+    if settings.paused:
+        found.setdefault("Paused", "the setting paused is true, so nothing is written")
+    if settings.dry_run:
+        found.setdefault("DryRun", "the setting dryRun is true, so nothing is written")
     return tuple(answers.ProblemItem(reason, message) for reason, message in found.items())
 
 

@@ -13,7 +13,7 @@ from tests.unit.cli.conftest import PROMETHEUS, WEB, Run
 
 PROGRAM = [sys.executable, "-m", "dynamic_toolset"]
 COMMANDS = ("run", "discover", "generate", "explain", "get", "diff", "refresh", "validate", "demo")
-BELOW = ("get services", "get toolset", "get config", "validate overrides", "validate settings")
+BELOW = ("get services", "get toolset", "get config", "validate overrides")
 
 
 def test_the_version(run: Run) -> None:

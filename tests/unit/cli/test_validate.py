@@ -7,7 +7,6 @@ import pytest
 from tests.unit.cli.conftest import Run
 
 OVERRIDES = "toolsets:\n  internet: {enabled: perhaps}\n  grafana/dashboards: 7\nwrong: {}\n"
-SETTINGS = "healthCheck:\n  timeout: soon\n  intervall: 3s\n"
 
 Manifest = Callable[..., str]
 
@@ -18,31 +17,27 @@ def test_what_is_right_is_said_so(run: Run, manifest: Manifest) -> None:
     ended = run("validate", "overrides", "-f", "overrides.yaml", "-f", "empty.yaml")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out == "overrides.yaml: nothing is wrong with it\nempty.yaml: nothing is wrong with it\n"
-    manifest("discoveryInterval: 2m\n", "settings.yaml")
-    assert run("validate", "settings", "-f", "settings.yaml").status == 0
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "places"),
+    ("text", "places"),
     [
-        ("overrides", OVERRIDES, ["2: toolsets.internet.enabled", "3: toolsets.grafana/dashboards"]),
-        ("settings", SETTINGS, ["2: healthCheck.timeout", "3: healthCheck.intervall"]),
-        ("settings", "policy:\n  trustedTypes: [nonsense]\n", ["2: policy.trustedTypes"]),
-        ("settings", "toolset: [\n", ["2: "]),
-        ("overrides", "a: 1\na: 2\n", ["2: a"]),
+        (OVERRIDES, ["2: toolsets.internet.enabled", "3: toolsets.grafana/dashboards"]),
+        ("toolsets: [\n", ["2: "]),
+        ("a: 1\na: 2\n", ["2: a"]),
     ],
 )
-def test_every_mistake_has_its_line(run: Run, manifest: Manifest, kind: str, text: str, places: list[str]) -> None:
+def test_every_mistake_has_its_line(run: Run, manifest: Manifest, text: str, places: list[str]) -> None:
     file = manifest(text, "given.yaml")
-    ended = run("validate", kind, "-f", file)
+    ended = run("validate", "overrides", "-f", file)
     assert (ended.status, ended.err) == (1, "")
     lines = ended.out.splitlines()
     for place in places:
         assert any(line.startswith(f"given.yaml:{place}") for line in lines), ended.out
     assert [int(line.split(":")[1]) for line in lines] == sorted(int(line.split(":")[1]) for line in lines)
-    again = run("validate", kind, "-f", "-", stdin=text)
+    again = run("validate", "overrides", "-f", "-", stdin=text)
     assert again.out == ended.out.replace("given.yaml:", "standard input:")
-    found = run("validate", kind, "-f", file, "-o", "json")
+    found = run("validate", "overrides", "-f", file, "-o", "json")
     assert found.status == 1
     assert found.json["valid"] is False
     assert [f"{one['file']}:{one['line']}" for one in found.json["problems"]] == [
@@ -64,7 +59,7 @@ def test_one_file_that_is_wrong_makes_the_whole_wrong(run: Run, manifest: Manife
 def test_a_file_that_cannot_be_read_is_named(run: Run, manifest: Manifest) -> None:
     assert run("validate", "overrides", "-f", "none").err == "error: none: No such file or directory\n"
     manifest(b"a: b\nc: \xff\n", "latin.yaml")
-    ended = run("validate", "settings", "-f", "latin.yaml")
+    ended = run("validate", "overrides", "-f", "latin.yaml")
     assert (ended.status, ended.err) == (1, "error: latin.yaml:2: this is not UTF-8\n")
     assert run("validate", "overrides").status == 2
 
@@ -74,13 +69,3 @@ def test_what_somebody_wrote_does_not_speak_to_the_terminal(run: Run, manifest: 
     ended = run("validate", "overrides", "-f", "a\x1b.yaml")
     assert ended.status == 1
     assert ended.out.replace("\n", "").isprintable()
-
-
-def test_service_types_of_ones_own_are_known_where_their_folder_is(run: Run, manifest: Manifest) -> None:
-    text = "catalogFolder: {}\npolicy: {{trustedTypes: [mine]}}\n"
-    manifest(text.format("nowhere"), "settings.yaml")
-    ended = run("validate", "settings", "-f", "settings.yaml")
-    assert ended.status == 0
-    assert ended.err == "warning: nowhere is not here: names of service types are not checked\n"
-    manifest(text.format("."), "settings.yaml")
-    assert run("validate", "settings", "-f", "settings.yaml").status == 1

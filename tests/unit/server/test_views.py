@@ -396,7 +396,7 @@ def test_the_difference_is_of_bounded_length() -> None:
         (Settings(), (), True, "me", []),
         (Settings(paused=True), (), True, "me", ["Paused"]),
         (Settings(dry_run=True), (), True, "me", ["DryRun"]),
-        (Settings(paused=True, dry_run=True), (), False, "you", ["Paused", "DryRun", "Standby"]),
+        (Settings(paused=True, dry_run=True), (), False, "you", ["Standby", "Paused", "DryRun"]),
         (Settings(), (), False, None, ["Standby"]),
         (Settings(), ("OverridesInvalid", "MassFailure", "WatchFailing"), True, "me", ["OverridesInvalid"]),
         (Settings(), ("ConfigMapForeign", "LeaseUnavailable"), True, "me", ["ConfigMapForeign", "LeaseUnavailable"]),
