@@ -52,7 +52,8 @@ async def _done(remote: Remote, before: Mapping[str, Any]) -> Mapping[str, Any]:
         listed = now["watches"]["Services"]["lists"] > before["watches"]["Services"]["lists"]
         calm = calm + 1 if listed and not busy else 0
         if time.monotonic() > deadline:
-            raise RemoteError(f"it has not come to its end within {PATIENCE:.0f} s: {busy} checks are still to come")
+            what = f"{busy} checks are still to come" if listed else "the Services have not been listed again"
+            raise RemoteError(f"it has not come to its end within {PATIENCE:.0f} s: {what}")
     return now
 
 
