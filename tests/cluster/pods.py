@@ -1,7 +1,7 @@
 """Pods that nobody runs, and what the EndpointSlice controller makes of them.
 
 No kubelet is there: what one would report of a Pod, a test says. What is dialled is the Service's ClusterIP, so the
-address of a Pod is made up::
+address of a Pod is made up, unless the API server itself is to dial it (``behind``)::
 
     service = cluster.create_service("shop", "orders", ports=[8080])
     pods = Pods(cluster, service, replicas=2)
@@ -10,10 +10,12 @@ address of a Pod is made up::
 """
 
 import itertools
+import socket
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
+from tests.cluster.cache import Missing
 from tests.cluster.cluster import NODE, Cluster
 from tests.waiting import eventually
 
@@ -27,15 +29,18 @@ _addresses: Iterator[IPv4Address] = (IPv4Address("10.0.0.0") + number for number
 class Pod:
     """One Pod, ready as soon as it is created."""
 
-    def __init__(self, cluster: Cluster, namespace: str, name: str, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, name: str, labels: Mapping[str, str], address: str | None = None
+    ) -> None:
         self.name = name
+        self._address = address
         self._cluster = cluster
         self._collection = f"/api/v1/namespaces/{namespace}/pods"
         self._path = f"{self._collection}/{name}"
         self._labels = dict(labels)
 
     def create(self) -> None:
-        """Create the Pod, under an address that no other had, and report it ready."""
+        """Create the Pod, under an address that no other had unless one is given, and report it ready."""
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -44,7 +49,7 @@ class Pod:
         }
         answer = self._cluster.api("POST", self._collection, pod)
         assert answer.status == 201, answer
-        address = str(next(_addresses))
+        address = self._address or str(next(_addresses))
         self._report({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]} | _ready(True))
 
     def set_ready(self, ready: bool) -> None:
@@ -108,6 +113,38 @@ class Pods:
         """Delete all Pods."""
         for pod in self.each:
             pod.delete()
+
+
+def own_address() -> str:
+    """Return an address of this machine that the API server may proxy to: it refuses loopback. Raises Missing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but finds out which address would be used
+        except OSError:
+            raise Missing(
+                "an address besides loopback", "connect the machine, or its container, to a network"
+            ) from None
+        address: str = probe.getsockname()[0]
+    return address
+
+
+def behind(cluster: Cluster, service: Mapping[str, Any], address: str, port: int) -> Pod:
+    """Make a Pod with a real address the one endpoint of a Service, for the API server's proxy.
+
+    That looks at Endpoints, which no controller makes here, and dials only what belongs to a Pod.
+    """
+    namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+    pod = Pod(cluster, namespace, f"{name}-0", service["spec"]["selector"], address)
+    pod.create()
+    target = {"kind": "Pod", "namespace": namespace, "name": pod.name}
+    subset = {
+        "addresses": [{"ip": address, "targetRef": target}],
+        "ports": [{"name": one.get("name", ""), "port": port} for one in service["spec"]["ports"]],
+    }
+    body = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name}, "subsets": [subset]}
+    answer = cluster.api("POST", f"/api/v1/namespaces/{namespace}/endpoints", body)
+    assert answer.status == 201, answer
+    return pod
 
 
 def ready_endpoints(cluster: Cluster, namespace: str, service: str) -> int:

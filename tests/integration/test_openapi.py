@@ -89,6 +89,7 @@ def test_the_document_is_openapi_3_1_and_the_same_each_time(served: Background) 
 def test_the_document_names_every_operation_once() -> None:
     assert sorted(OPERATIONS) == [
         "GET /api/v1/config",
+        "GET /api/v1/diff",
         "GET /api/v1/events",
         "GET /api/v1/history",
         "GET /api/v1/services",

@@ -144,6 +144,62 @@ def test_the_toolsets_and_each_of_them(standing: Background) -> None:
     problem(standing.get(f"{V1}/toolsets/nothing/at/all"), 404, f"{V1}/toolsets/nothing/at/all")
 
 
+async def test_what_would_change_is_nothing_once_it_is_published(populated: Served) -> None:
+    found = read(await populated.get(f"{V1}/diff"), answers.DiffAnswer)
+    assert (found.config_map.namespace, found.config_map.name) == TARGET
+    assert (found.exists, found.changes, found.withheld) == (True, (), ())
+
+
+async def test_what_would_change_is_shown_with_what_is_in_the_way(cluster: Cluster, serve: Serve) -> None:
+    await cluster.edit({"custom_toolset.yaml": "toolsets: {theirs: {enabled: true}}\n"})
+    await cluster.add("a")
+    served = await serve()
+
+    async def told() -> Any:
+        return read(await served.get(f"{V1}/diff"), answers.DiffAnswer)
+
+    await until(lambda: "a.shop" in str(served.source.snapshot.report.documents))
+    found = await told()
+    assert [one.reason for one in found.withheld] == ["ConfigMapForeign"]
+    changes = {one.key: one.diff for one in found.changes}
+    assert set(changes) == {"custom_toolset.yaml", "toolset.json", "metadata.labels"}
+    assert "-toolsets: {theirs: {enabled: true}}" in changes["custom_toolset.yaml"].splitlines()
+    assert "a.shop.svc" in changes["custom_toolset.yaml"]
+
+    label = {"metadata": {"labels": {"kubernaut.io/managed-by": "dynamic-toolset"}}}
+    await cluster.sandbox.patch("ConfigMap", *TARGET, label)
+    await until(lambda: served.source.snapshot.report.published)
+    assert cluster.listed == {"a"}
+    assert (await told()) == answers.DiffAnswer(answers.ServiceRef(*TARGET), exists=True, changes=(), withheld=())
+
+    await cluster.edit({"overrides.yaml": "toolsets: 7"})
+    await until(lambda: "OverridesInvalid" in str(served.source.snapshot.report.problems))
+    found = await told()
+    assert ([one.reason for one in found.withheld], found.changes) == (["OverridesInvalid"], ())
+
+
+@pytest.mark.parametrize(("setting", "reason"), [("paused", "Paused"), ("dryRun", "DryRun")])
+async def test_while_nothing_is_to_be_written_what_would_be_is_shown(
+    cluster: Cluster, serve: Serve, setting: str, reason: str
+) -> None:
+    await cluster.add("a")
+    served = await serve(**{setting: True})
+    await until(lambda: "a.shop" in str(served.source.snapshot.report.documents))
+    found = read(await served.get(f"{V1}/diff"), answers.DiffAnswer)
+    assert not found.exists
+    assert [one.reason for one in found.withheld] == [reason]
+    assert "a.shop.svc" in next(one.diff for one in found.changes if one.key == "custom_toolset.yaml")
+    assert cluster.config_map is None
+
+
+async def test_before_anything_is_decided_nobody_knows_what_would_change(cluster: Cluster, serve: Serve) -> None:
+    cluster.sandbox._api._token = "nobody has it"
+    served = await serve(started=False)
+    answer = await served.get(f"{V1}/diff")
+    assert "yet" in problem(answer, 503).detail
+    assert answer.headers["retry-after"] == "1"
+
+
 def test_every_service_is_shown_in_its_order(standing: Background) -> None:
     found = read(standing.get(f"{V1}/services"), answers.ServiceList)
     assert [item.name for item in found.items] == ["a", "b", "c", "metrics", "plain", "plainer", "sick"]

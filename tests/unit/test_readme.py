@@ -16,6 +16,7 @@ from tests.documentation import DOCS, PAGES, README, ROOT, Command, blocks, comm
 
 CRD = "tests/e2e/test_crd.py"
 LIVE = "tests/integration/test_readme_live.py"
+COMMANDS = DOCS / "commands.md"
 CLI = "tests/integration/test_cli_live.py"
 
 # What needs a cluster, or takes longer, and the test that runs it.
@@ -25,9 +26,21 @@ ELSEWHERE = {
     "dynamic-toolset explain monitoring/grafana": f"{LIVE}::test_explain_is_as_shown",
     "kubectl apply --server-side -f deploy/crd.yaml": f"{CRD}::installed",
     "kubectl apply -f toolsetconfig.yaml": f"{CRD}::test_a_refusal_reads_as_the_guide_shows",
+    "dynamic-toolset diff": f"{LIVE}::test_diff_is_as_shown",
+    **{
+        command.line: f"{LIVE}::test_a_command_for_the_running_service_is_as_shown"
+        for command in commands(COMMANDS)
+        if command.line.startswith(("dynamic-toolset get ", "dynamic-toolset refresh"))
+    },
     "dynamic-toolset run --kubeconfig ~/.kube/config --set configMap.namespace=holmes": f"{LIVE}::test_run_as_shown",
 }
-PAGES_WITH_COMMANDS = (README, DOCS / "overrides.md", DOCS / "service-types.md", DOCS / "configuration-by-resource.md")
+PAGES_WITH_COMMANDS = (
+    README,
+    COMMANDS,
+    DOCS / "overrides.md",
+    DOCS / "service-types.md",
+    DOCS / "configuration-by-resource.md",
+)
 
 
 def without_a_cluster() -> list[Command]:
@@ -55,6 +68,15 @@ def example(first_line: str) -> str:
     """Return the YAML block of the documentation that starts with this comment."""
     found = [block for page in PAGES for block in blocks(page) if block.language == "yaml"]
     return next(block.text for block in found if block.text.startswith(first_line))
+
+
+def test_the_mistakes_of_a_file_are_those_that_are_shown(folder: Path) -> None:
+    (folder / "wrong.yaml").write_text(example("# wrong.yaml"))
+    shown = next(block.text for block in blocks(COMMANDS) if block.text.startswith("wrong.yaml:"))
+    command = [folder / "bin" / "dynamic-toolset", "validate", "overrides", "-f", "wrong.yaml"]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
+    ended = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, shown)
 
 
 def _program(file: Path, line: str) -> None:

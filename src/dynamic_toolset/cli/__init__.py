@@ -8,7 +8,8 @@ import sys
 def main() -> None:
     """Run the command that ``sys.argv`` names.
 
-    Exit status: 0 done, 1 it did not work, 2 the call was wrong, 130 interrupted from the keyboard.
+    Exit status: 0 done, 1 it did not work, 2 the call was wrong, 130 interrupted from the keyboard. A command may say
+    something more precise: ``diff`` ends as diff(1) does.
     """
     if sys.argv[1:2] == ["run"]:
         # Until the service has something to finish. By default a signal would be the end with another status than 0,
@@ -27,11 +28,11 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except Exception as error:
-        from dynamic_toolset.cli.failures import EXPECTED, printable
+        from dynamic_toolset.cli.failures import EXPECTED, complain
 
         if not isinstance(error, EXPECTED):
             raise
-        print("error:", "\n".join(map(printable, str(error).splitlines())), file=sys.stderr)
+        complain(error)
         sys.exit(1)
     finally:
         _flush()

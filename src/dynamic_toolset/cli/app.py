@@ -1,12 +1,16 @@
 """The commands and their options. What a command does is in the module of its name."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from dynamic_toolset import __version__
+
+if TYPE_CHECKING:
+    from dynamic_toolset.cli.remote import Where
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +47,66 @@ _cluster = _options(
         help="A kubeconfig. Default: in-cluster, else $KUBECONFIG or ~/.kube/config.",
     ),
     click.option("--context", metavar="NAME", help="The context of the kubeconfig."),
+)
+
+
+def _matching(pattern: str, hint: str) -> Callable[..., str | None]:
+    """Return what refuses an option that cannot be meant: it would become a part of a path."""
+
+    def check(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(pattern, value):
+            raise click.BadParameter(f"{value!r}: write {hint}")
+        return value
+
+    return check
+
+
+_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+
+_service = _options(
+    click.option(
+        "--url",
+        metavar="URL",
+        callback=_matching(r"https?://[^/?#\s]+[^?#\s]*", "http://HOST:PORT or https://HOST:PORT"),
+        help="Where the service answers. Default: asked through the API server.",
+    ),
+    click.option("--ca-file", metavar="FILE", help="Certificates to trust for --url, PEM. Default: the system's."),
+    _cluster,
+    click.option(
+        "--service",
+        metavar="[NAMESPACE/]NAME",
+        default="kubernaut-system/dynamic-toolset",
+        show_default=True,
+        callback=_matching(rf"({_NAME}/)?{_NAME}", "NAMESPACE/NAME"),
+        help="Its Service.",
+    ),
+    click.option(
+        "--port",
+        metavar="PORT",
+        default="8080",
+        show_default=True,
+        callback=_matching(_NAME, "the number or the name of a port"),
+        help="The port of the Service, its number or its name.",
+    ),
+    click.option("--tls", is_flag=True, help="It speaks TLS at that port."),
+    click.option(
+        "--token-file",
+        metavar="FILE",
+        help="Holds a token for the service. Default: $DYNAMIC_TOOLSET_TOKEN, else none.",
+    ),
+    click.option(
+        "--service-account",
+        metavar="[NAMESPACE/]NAME",
+        callback=_matching(rf"({_NAME}/)?{_NAME}", "NAME, or NAMESPACE/NAME"),
+        help="Ask the API server for a token of this ServiceAccount, for the service only.",
+    ),
+    click.option(
+        "--audience",
+        metavar="NAME",
+        default="dynamic-toolset",
+        show_default=True,
+        help="What that token is to be good for: the service's setting server.audience.",
+    ),
 )
 _manifests = click.option(
     "--filename",
@@ -190,6 +254,199 @@ def explain(
         command.run_files(filename, output, config, assignments)
     else:
         command.run_live(_key(service), output, config, assignments, kubeconfig, context)
+
+
+# --- The running service ---------------------------------------------------------------------------------------------
+
+
+@app.group(
+    epilog="""Examples:
+
+\b
+  dynamic-toolset get services
+  dynamic-toolset get toolset -o yaml
+  dynamic-toolset get config
+"""
+)
+def get() -> None:
+    """Show what the running service knows.
+
+    It is asked through the API server, with your kubeconfig, or at --url.
+    """
+
+
+@get.command(
+    "services",
+    epilog="""Examples:
+
+\b
+  dynamic-toolset get services --health unhealthy
+  dynamic-toolset get services -n monitoring -n logging --service-account sre
+  dynamic-toolset get services --all -o json --url http://127.0.0.1:8080
+""",
+)
+@_output("table", "json", "yaml", "name")
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only of this service type. Repeatable.")
+@click.option(
+    "--namespace", "-n", "namespaces", multiple=True, metavar="NAME", help="Only of this namespace. Repeatable."
+)
+@click.option(
+    "--health",
+    multiple=True,
+    type=click.Choice(["healthy", "unhealthy", "unknown"]),
+    help="Only with this health. Repeatable.",
+)
+@click.option(
+    "--decision",
+    "decisions",
+    multiple=True,
+    type=click.Choice(["candidate", "duplicate", "rejected", "ignored"]),
+    help="Only with this decision. Repeatable. Default: all but ignored.",
+)
+@click.option("--all", "everything", is_flag=True, help="Also those that nothing speaks for.")
+@_service
+def get_services(
+    output: str,
+    types: tuple[str, ...],
+    namespaces: tuple[str, ...],
+    health: tuple[str, ...],
+    decisions: tuple[str, ...],
+    everything: bool,
+    **where: Any,
+) -> None:
+    """Show the Services, what was decided about each, and why."""
+    from dynamic_toolset.cli import get as command
+
+    if everything and decisions:
+        raise click.UsageError("give --all or --decision, not both")
+    chosen = decisions or (() if everything else command.CONSIDERED)
+    query = [
+        *(("type", one) for one in types),
+        *(("namespace", one) for one in namespaces),
+        *(("health", one) for one in health),
+        *(("decision", one) for one in chosen),
+    ]
+    command.services(output, query, _where(where))
+
+
+@get.command(
+    "toolset",
+    epilog="""Examples:
+
+\b
+  dynamic-toolset get toolset
+  dynamic-toolset get toolset -o yaml
+      the file that HolmesGPT reads
+""",
+)
+@_output("table", "json", "yaml", about="yaml: the file of HolmesGPT as it is published. json: all documents.")
+@_service
+def get_toolset(output: str, **where: Any) -> None:
+    """Show what the agent may use."""
+    from dynamic_toolset.cli import get as command
+
+    command.toolset(output, _where(where))
+
+
+@get.command(
+    "config",
+    epilog="""Examples:
+
+\b
+  dynamic-toolset get config
+  dynamic-toolset get config -o json | jq '.settings[] | select(.source != "default")'
+""",
+)
+@_output("table", "json", "yaml")
+@_service
+def get_config(output: str, **where: Any) -> None:
+    """Show the settings in force, and where each came from. What may be a secret is masked."""
+    from dynamic_toolset.cli import get as command
+
+    command.config(output, _where(where))
+
+
+@app.command(
+    epilog="""Exit status: 0 nothing would change, 1 something would, 2 it did not work.
+
+Examples:
+
+\b
+  dynamic-toolset diff
+  dynamic-toolset diff --service holmes/dynamic-toolset --service-account sre
+"""
+)
+@_output("text", "json")
+@_service
+def diff(output: str, **where: Any) -> None:
+    """Show what the running service would change in its ConfigMap now, and why it does not."""
+    from dynamic_toolset.cli import diff as command
+
+    command.run(output, _where(where))
+
+
+@app.command(
+    epilog="""Examples:
+
+\b
+  dynamic-toolset refresh
+  dynamic-toolset refresh --wait
+"""
+)
+@click.option("--wait", is_flag=True, help="Wait until it is done, and say what came of it.")
+@_service
+def refresh(wait: bool, **where: Any) -> None:
+    """Let the running service look at all Services again, and check every candidate, now.
+
+    Nothing needs this in the ordinary course of things: changes are seen when they happen.
+    """
+    from dynamic_toolset.cli import refresh as command
+
+    command.run(_where(where), wait=wait)
+
+
+def _where(options: dict[str, Any]) -> "Where":
+    from dynamic_toolset.cli.remote import Where
+
+    if options["token_file"] and options["service_account"]:
+        raise click.UsageError("give --token-file or --service-account, not both")
+    return Where(**options)
+
+
+# --- Texts that are meant for it -------------------------------------------------------------------------------------
+
+
+@app.group(
+    epilog="""Examples:
+
+\b
+  dynamic-toolset validate overrides -f overrides.yaml
+"""
+)
+def validate() -> None:
+    """Say what is wrong with a file, before the service meets it. Needs no cluster."""
+
+
+@validate.command(
+    "overrides",
+    epilog="""Examples:
+
+\b
+  dynamic-toolset validate overrides -f overrides.yaml
+  kubectl get configmap -n kubernaut-system kubernaut-toolset-config \\
+      -o jsonpath='{.data.overrides\\.yaml}' | dynamic-toolset validate overrides -f -
+""",
+)
+@click.option("--filename", "-f", multiple=True, required=True, metavar="FILE", help="- is standard input. Repeatable.")
+@_output("text", "json")
+def validate_overrides(filename: tuple[str, ...], output: str) -> None:
+    """Print every mistake of overrides as FILE:LINE: field: what is wrong. Exit status 1 if there is one."""
+    from dynamic_toolset.cli import validate as command
+
+    command.run(filename, output)
+
+
+# --- Without a service or a cluster ----------------------------------------------------------------------------------
 
 
 @app.command(

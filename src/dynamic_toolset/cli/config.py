@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 import yaml
 
 from dynamic_toolset import settings
+from dynamic_toolset.cli import mistakes
 from dynamic_toolset.cli.failures import printable
+from dynamic_toolset.cli.setup import environment
 from dynamic_toolset.discovery.catalog import Catalog, load_catalog
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.client import Resource as Kind
@@ -36,20 +37,7 @@ def check(file: str, catalog: Path | None, output: str) -> None:
 
     ``file`` is ``-`` for standard input; ``catalog`` is a folder of service types, if not the one that the file names.
     """
-    text = _text(file)
-    mistakes = _mistakes(text, catalog)
-    if output == "json":
-        problems = [{"line": one.line, "field": one.field, "message": one.message} for one in mistakes]
-        print(json.dumps({"file": file, "valid": not problems, "problems": problems}, indent=2))
-    else:
-        name = printable("standard input" if file == "-" else file)
-        for one in mistakes:
-            place = f"{name}:{one.line}: " + (f"{one.field}: " if one.field else "")
-            print(place + printable(one.message))
-        if not mistakes:
-            print(f"{name}: nothing is wrong with it")
-    if mistakes:
-        sys.exit(1)
+    mistakes.show([(file, _mistakes(mistakes.text_of(file), catalog))], output)
 
 
 def show(
@@ -64,8 +52,7 @@ def show(
 
     A ToolsetConfig is taken into account if there is a manifest of it (``resource``), or if a kubeconfig is named.
     """
-    # The path of the file itself is an option of the command line, not a setting.
-    environ = {name: value for name, value in os.environ.items() if name != "DYNAMIC_TOOLSET_CONFIG"}
+    environ = environment()
     loaded = settings.load_with_sources(config, environ, assignments)
     layer = None
     if resource is not None:
@@ -109,27 +96,16 @@ def _catalog(text: str, catalog: Path | None) -> Catalog | None:
     return load_catalog(catalog or (Path(folder) if folder else None))
 
 
-def _text(file: str) -> str:
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise SettingsError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SettingsError(f"{file}:{line}: this is not UTF-8") from None
-
-
 # --- What they come to ------------------------------------------------------------------------------------------------
 
 
 def _from_manifest(file: str) -> Resource:
-    text = _text(file)
+    text = mistakes.text_of(file)
     if not is_toolset_config(text):
         raise SettingsError(f"{file}: this is no {KIND}")
-    mistakes = validate_toolset_config(text)
-    if mistakes:
-        raise SettingsError("\n".join(f"{file}:{one.line}: {one.field}: {one.message}" for one in mistakes))
+    found = validate_toolset_config(text)
+    if found:
+        raise SettingsError("\n".join(f"{file}:{one.line}: {one.field}: {one.message}" for one in found))
     content = read(text)
     return Resource(str((content.get("metadata") or {}).get("name", "")), content.get("spec", {}))
 

@@ -12,6 +12,7 @@ from dynamic_toolset.cli.describe import facts
 from dynamic_toolset.cli.failures import printable
 from dynamic_toolset.cli.setup import prepare
 from dynamic_toolset.cli.survey import Survey, survey
+from dynamic_toolset.cli.tables import draw_services
 from dynamic_toolset.kube.connection import discover
 from dynamic_toolset.model import Decision, Outcome, ServiceKey
 from dynamic_toolset.settings import Settings
@@ -42,7 +43,8 @@ def run(
     elif output == "yaml":
         print(yaml.safe_dump({"services": rows}, sort_keys=False), end="")
     else:
-        _table(rows, len(found.decisions))
+        listed = sum(bool(row["listed"]) for row in rows)
+        draw_services(rows, end=f"{listed} in the toolset, of {len(found.decisions)} Services.")
 
 
 def _row(key: ServiceKey, decision: Decision, found: Survey, settings: Settings) -> Row:
@@ -54,30 +56,3 @@ def _row(key: ServiceKey, decision: Decision, found: Survey, settings: Settings)
         "listed": found.is_listed(key, settings),
         "reason": health.reason if health else reason,
     }
-
-
-def _table(rows: list[Row], services: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("NAMESPACE", "NAME", "TYPE", "ENDPOINT", "HEALTH", "LISTED", "WHY"):
-        table.add_column(title, overflow="fold")
-    colours = {"healthy": "green", "unhealthy": "red", "unknown": "yellow"}
-    for row in rows:
-        health = str(row["health"] or row["decision"])
-        table.add_row(
-            str(row["namespace"]),
-            str(row["name"]),
-            str(row["type"] or "-"),
-            str(row["endpoint"] or "-"),
-            health,
-            "yes" if row["listed"] else "no",
-            str(row["reason"]),
-            style=colours.get(health, "dim"),
-        )
-    # A pipe has no width: there, a row stays on one line, for grep and cut.
-    console = Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False)
-    console.print(table)
-    listed = sum(bool(row["listed"]) for row in rows)
-    console.print(f"\n{listed} in the toolset, of {services} Services.")

@@ -11,6 +11,11 @@ from dynamic_toolset.server.ports import CannotListen
 from dynamic_toolset.settings import SettingsError
 from dynamic_toolset.toolset.overrides import OverridesError
 
+
+class RemoteError(Exception):
+    """The running service could not be asked, or refused. The message says what to do about it."""
+
+
 EXPECTED: tuple[type[Exception], ...] = (
     CannotListen,
     CatalogError,
@@ -18,9 +23,15 @@ EXPECTED: tuple[type[Exception], ...] = (
     KubernetesError,
     ManifestError,
     OverridesError,
+    RemoteError,
     SettingsError,
 )
 """The errors that a person can do something about: shown as a message, without a traceback."""
+
+
+def complain(error: Exception) -> None:
+    """Print what went wrong."""
+    print("error:", "\n".join(map(printable, str(error).splitlines())), file=sys.stderr)
 
 
 def tell(warnings: Iterable[str], problems: Iterable[str]) -> None:

@@ -116,7 +116,7 @@ def _repr(value: object) -> str:
 # Each pattern reads on from where it begins, without going back: the time is in proportion to the length.
 _ASSIGNED = re.compile(
     r"""((?:token|passw(?:or)?d|passphrase|secret|api[-_]?key|credentials?|private[-_]?key)
-        ["']?[ \t]{0,3}[:=]{1,2}[ \t]{0,3})
+        (?:["']?[ \t]{0,3}[:=]{1,2}[ \t]{0,3}|["'][ \t]{0,3},[ \t]{0,3}b?(?=["'])))
         (?:"[^"]*"?|'[^']*'?|[^\s"',;&]+)""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -9,6 +9,12 @@ from dynamic_toolset.discovery.catalog import Catalog, load_catalog
 from dynamic_toolset.discovery.policy import unknown_types
 from dynamic_toolset.settings import Settings, SettingsError, Source, load_with_sources
 
+TOKEN_VARIABLE = "DYNAMIC_TOOLSET_TOKEN"  # noqa: S105 - a name
+"""Holds the token for commands that speak to the running service."""
+
+NO_SETTINGS = frozenset({"DYNAMIC_TOOLSET_CONFIG", TOKEN_VARIABLE})
+"""The environment variables that are called as a setting might be, and stand for options of the command line."""
+
 
 class Setup(NamedTuple):
     """The settings, the catalog that they name, and the source of each setting by its path."""
@@ -18,11 +24,14 @@ class Setup(NamedTuple):
     sources: Mapping[str, Source]
 
 
+def environment() -> dict[str, str]:
+    """Return the environment as far as it may hold settings."""
+    return {name: value for name, value in os.environ.items() if name not in NO_SETTINGS}
+
+
 def prepare(config: Path | None, assignments: Iterable[str]) -> Setup:
     """Read settings (file, environment, ``--set``) and catalog. Raises SettingsError and CatalogError."""
-    # The path of the file itself is an option of the command line, not a setting.
-    environ = {name: value for name, value in os.environ.items() if name != "DYNAMIC_TOOLSET_CONFIG"}
-    loaded = load_with_sources(config, environ, assignments)
+    loaded = load_with_sources(config, environment(), assignments)
     settings = loaded.settings
     folder = settings.catalog_folder
     catalog = load_catalog(Path(folder) if folder else None)

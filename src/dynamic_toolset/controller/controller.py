@@ -209,6 +209,10 @@ class Controller:
         """The last one."""
         return self._reporting.report
 
+    def present(self) -> ConfigMap | None:
+        """Return the ConfigMap as it is, as far as is known by now; None if there is none."""
+        return self._publisher.present()
+
     def checks(self, service: ServiceKey) -> tuple[Check, ...]:
         """Return the last checks of a candidate, the newest first."""
         return self._checker.checks(service)

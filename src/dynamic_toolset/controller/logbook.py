@@ -48,14 +48,14 @@ def publication(old: Report | None, new: Report, led_by: Collection[Change], wri
     )
 
 
-def diff(before: str, after: str) -> str:
-    """Return the unified diff of HolmesGPT's file, of bounded length; empty if nothing in it changed."""
+def diff(before: str, after: str, was: str = "before", now: str = "after") -> str:
+    """Return the unified diff of two texts, of bounded length; empty if no line changed. ``was``, ``now`` name them."""
     if before == after:
         return ""
     old, new = before.splitlines(), after.splitlines()
     if len(old) + len(new) > MAX_COMPARED_LINES:
         return f"(from {len(old)} to {len(new)} lines: too many to compare)"
-    lines = list(difflib.unified_diff(old, new, "before", "after", lineterm="", n=3))
+    lines = list(difflib.unified_diff(old, new, was, now, lineterm="", n=3))
     if len(lines) > MAX_DIFF_LINES:
         lines = [*lines[:MAX_DIFF_LINES], f"... and {len(lines) - MAX_DIFF_LINES} lines more"]
     text = "\n".join(lines)

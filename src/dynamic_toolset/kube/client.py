@@ -45,11 +45,13 @@ __all__ = [
     "LEASES",
     "NAMESPACES",
     "SERVICES",
+    "SERVICE_ACCOUNTS",
     "SUBJECT_ACCESS_REVIEWS",
     "TOKEN_REVIEWS",
     "Client",
     "ObjectList",
     "Page",
+    "Passed",
     "Resource",
     "Skipped",
     "Watch",
@@ -80,6 +82,7 @@ ERROR_BYTES = 64 * 1024
 """How much of an error's body is read. A Status is far smaller; a proxy's error page need not be."""
 
 JSON = "application/json"
+PROBLEM = "application/problem+json"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 
@@ -91,7 +94,7 @@ class Resource(NamedTuple):
     version: str
     plural: str
 
-    def path(self, namespace: str = "", name: str = "") -> str:
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """Return the path of an object, or of the collection if ``name`` is empty (of all namespaces without one)."""
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         if namespace:
@@ -99,13 +102,25 @@ class Resource(NamedTuple):
         parts.append(self.plural)
         if name:
             parts.append(name)
+        if subresource:
+            parts.append(subresource)
         return "".join("/" + _segment(part) for part in parts)
+
+
+class Passed(NamedTuple):
+    """An answer as it came, whatever its status. ``content_type`` is without parameters, in lower case."""
+
+    status: int
+    reason: str
+    content_type: str
+    body: bytes
 
 
 SERVICES = Resource("", "v1", "services")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews")
 SUBJECT_ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews")
@@ -190,6 +205,26 @@ class Client:
     async def delete(self, resource: Resource, key: ObjectKey) -> None:
         """Delete the object. Its finalizers may keep it for a while yet."""
         await self._call("DELETE", _object_path(resource, key), Raw)
+
+    async def create_subresource(
+        self, resource: Resource, key: ObjectKey, subresource: str, body: Mapping[str, Any], type: type[T]
+    ) -> T:
+        """Ask something of an object that makes no other object, such as a token of a ServiceAccount."""
+        return await self._call("POST", _object_path(resource, key, subresource), type, body=body)
+
+    async def pass_on(
+        self, method: str, target: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Passed:
+        """Send a request for a path, with its query, and return any answer: another program may have given it.
+
+        That is what the proxies of the API server are for. No status is an error here; a redirect is not followed.
+        """
+        with _named_errors(f"{method} {target.partition('?')[0]}"):
+            async with asyncio.timeout(self._timeout):
+                response = await self._exchange(method, target, headers=headers or {}, data=body, silence=self._timeout)
+                async with response:
+                    content = bytes(await _content(response))
+                    return Passed(response.status, response.reason or "", response.content_type.lower(), content)
 
     async def list(
         self,
@@ -356,12 +391,7 @@ class Client:
                     method, path, body=body, content_type=content_type, query=query, silence=self._timeout
                 )
                 async with response:
-                    answer = bytearray()
-                    while chunk := await response.content.readany():
-                        answer += chunk
-                        if len(answer) > MAX_ANSWER:
-                            raise AnswerTooLong(f"an answer of more than {MAX_ANSWER} bytes")
-                    return answer
+                    return await _content(response)
 
     async def _send(
         self,
@@ -375,35 +405,43 @@ class Client:
         encoding: str = "gzip",
     ) -> aiohttp.ClientResponse:
         """Return the response to a request that the API accepted, its body still to be read."""
-        if self._session is None:
-            raise RuntimeError("the client is not open: use 'async with Client(...)'")
         parameters = f"?{urlencode(query, quote_via=quote)}" if query else ""
-        url = URL(self._connection.server + path + parameters, encoded=True)
         headers = {"Accept": JSON, "Accept-Encoding": encoding}
         data = None
         if body is not None:
             headers["Content-Type"] = content_type
             data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        response = await self._exchange(method, path + parameters, headers=headers, data=data, silence=silence)
+        if response.status < 300:
+            return response
+        async with response:
+            raise await _refusal(response)
+
+    async def _exchange(
+        self, method: str, target: str, *, headers: Mapping[str, str], data: bytes | None, silence: float
+    ) -> aiohttp.ClientResponse:
+        """Return the response to a request, its body still to be read. What is refused with 401 is sent once more."""
+        if self._session is None:
+            raise RuntimeError("the client is not open: use 'async with Client(...)'")
+        url = URL(self._connection.server + target, encoded=True)
         refresh = False
         while True:
             response = await self._session.request(
                 method,
                 url,
                 data=data,
-                headers=headers | await self._connection.headers(refresh=refresh),
+                headers={**headers, **await self._connection.headers(refresh=refresh)},
                 ssl=self._connection.ssl(),
                 proxy=self._connection.proxy,
                 server_hostname=self._connection.server_name,
                 allow_redirects=False,  # our token is for this host only
                 timeout=aiohttp.ClientTimeout(sock_connect=self._timeout, sock_read=silence),
             )
-            if response.status < 300:
+            # A problem (RFC 9457) is the word of a program behind the API server, which has let us pass.
+            if response.status != 401 or refresh or response.content_type == PROBLEM:
                 return response
             async with response:
-                if response.status == 401 and not refresh:
-                    refresh = True
-                    continue
-                raise await _refusal(response)
+                refresh = True
 
 
 class Watch:
@@ -455,10 +493,19 @@ def _segment(text: str) -> str:
     return quote(text, safe="")
 
 
-def _object_path(resource: Resource, key: ObjectKey) -> str:
+def _object_path(resource: Resource, key: ObjectKey, subresource: str = "") -> str:
     if not key.name:
         raise ValueError("an object needs a name: without one the path is that of the whole collection")
-    return resource.path(key.namespace, key.name)
+    return resource.path(key.namespace, key.name, subresource)
+
+
+async def _content(response: aiohttp.ClientResponse) -> bytearray:
+    answer = bytearray()
+    while chunk := await response.content.readany():
+        answer += chunk
+        if len(answer) > MAX_ANSWER:
+            raise AnswerTooLong(f"an answer of more than {MAX_ANSWER} bytes")
+    return answer
 
 
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:

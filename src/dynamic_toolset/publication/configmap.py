@@ -73,20 +73,29 @@ def application(
 
 def says(present: ConfigMap | None, documents: Sequence[Document]) -> bool:
     """Whether the ConfigMap holds exactly these documents and our label already."""
-    return present is not None and not any(_differences(present, documents))
+    return present is not None and not any(differences(present, documents))
 
 
 def changers(present: ConfigMap | None, documents: Sequence[Document]) -> tuple[str, ...]:
     """Return who made the ConfigMap differ from these documents: field managers, or in words where none is left."""
     if present is None:
         return ("somebody who deletes it",)
-    keys, labels = _differences(present, documents)
+    keys, labels = differences(present, documents)
     fields = [*(("data", key) for key in keys), *(("metadata", "labels", label) for label in labels)]
     owners = [one for one in present.metadata.managed_fields or () if any(one.owns(*field) for field in fields)]
     if names := sorted({one.manager for one in owners if (one.manager, one.operation) != (FIELD_MANAGER, "Apply")}):
         return tuple(names)
     # What is removed has no owner, and whoever applies as we do is called as we are.
     return ("another instance of this program",) if owners else ("somebody who leaves no name",)
+
+
+def differences(present: ConfigMap | None, documents: Sequence[Document]) -> tuple[list[str], list[str]]:
+    """Return the keys and the labels of ours that are missing or say something else."""
+    data, labels = (present.data or {}, present.metadata.labels or {}) if present is not None else ({}, {})
+    return (
+        [document.key for document in documents if data.get(document.key) != document.text],
+        [name for name, value in LABELS.items() if labels.get(name) != value],
+    )
 
 
 def foreign_keys(present: ConfigMap, documents: Sequence[Document]) -> tuple[str, ...]:
@@ -111,15 +120,6 @@ def owners(present: ConfigMap, keys: Sequence[str]) -> tuple[str, ...]:
 
 def _data(documents: Sequence[Document]) -> dict[str, str]:
     return {document.key: document.text for document in documents}
-
-
-def _differences(present: ConfigMap, documents: Sequence[Document]) -> tuple[list[str], list[str]]:
-    """Return the keys and the labels of ours that are missing or say something else."""
-    data, labels = present.data or {}, present.metadata.labels or {}
-    return (
-        [document.key for document in documents if data.get(document.key) != document.text],
-        [name for name, value in LABELS.items() if labels.get(name) != value],
-    )
 
 
 def _check_size(data: Mapping[str, str], present: ConfigMap | None) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from dynamic_toolset.sandbox import selectors, status
+from dynamic_toolset.sandbox import proxying, selectors, status
 from dynamic_toolset.sandbox.documents import documents
 from dynamic_toolset.sandbox.reading import Watch, WatchEvent, page
 from dynamic_toolset.sandbox.resources import REVIEWS, Object, Target, target
@@ -84,6 +84,8 @@ class Api:
             if request.method != "GET":
                 raise status.method_not_allowed()
             return _response(document)
+        if to := proxying.route(request.path):
+            return await proxying.answer(self._store, request, to)
         wanted = target(request.path)
         if wanted is None:
             raise status.no_such_path()

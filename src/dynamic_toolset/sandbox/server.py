@@ -23,9 +23,10 @@ class Sandbox:
     """An in-process Kubernetes API that behaves, as far as it goes, like a kube-apiserver; use it with ``async with``.
 
     It serves Namespaces, Services, ConfigMaps, EndpointSlices and Leases over plain HTTP: list in pages, watch,
-    create, update, merge patch, server-side apply, delete. It answers TokenReviews and SubjectAccessReviews about
-    tokens and paths that ``add_token`` and ``allow`` have made known. The contract tests hold it to the real one. No
-    controllers run: nothing makes EndpointSlices, and a deleted namespace is gone at once.
+    create, update, merge patch, server-side apply, delete; and the proxy for Services. It answers TokenReviews and
+    SubjectAccessReviews about tokens and paths that ``add_token`` and ``allow`` have made known. The contract tests
+    hold it to the real one, save the proxy. No controllers run: nothing makes EndpointSlices, and a deleted namespace
+    is gone at once.
 
     ``token``: what a client must show (401 otherwise); None lets everybody in. ``history``: how many changes a watch
     can go back before it is told 410 Gone. ``cluster_ip``: where Services get their ClusterIP from, see

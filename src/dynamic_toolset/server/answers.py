@@ -117,6 +117,25 @@ class ToolsetAnswer(_Answer, frozen=True):
     problems: tuple[ProblemItem, ...]
 
 
+class DiffItem(_Answer, frozen=True):
+    """How one key of the ConfigMap would change, or its labels: a unified diff, of bounded length."""
+
+    key: str
+    diff: str
+
+
+class DiffAnswer(_Answer, frozen=True):
+    """What a write would change now. ``withheld`` says why nothing is written; empty if nothing is in the way.
+
+    ``exists``: there is a ConfigMap. Without ``changes`` it says what it should.
+    """
+
+    config_map: ServiceRef
+    exists: bool
+    changes: tuple[DiffItem, ...]
+    withheld: tuple[ProblemItem, ...]
+
+
 class ToolsetItem(_Answer, frozen=True):
     """One toolset of the agent. ``source`` is who put it there, ``overridden`` whether people changed it."""
 

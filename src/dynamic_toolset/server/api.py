@@ -138,6 +138,21 @@ def toolset(request: Anything, source: NamedDependency[Source]) -> Response[byte
 
 
 @get(
+    "/diff",
+    operation_id="getDiff",
+    tags=["Toolset"],
+    responses=_answers(answers.DiffAnswer, "What would change.", examples.DIFF, 406),
+    before_request=accepts_json,
+)
+async def diff(source: NamedDependency[Source]) -> Response[bytes]:
+    """Return what would change in the ConfigMap if it were written now, and why it is not, if so.
+
+    While nothing is in the way, what differs is written at once, so that there is nothing to see.
+    """
+    return _json(await source.diff())
+
+
+@get(
     "/toolsets",
     operation_id="listToolsets",
     tags=["Toolset"],
@@ -412,7 +427,7 @@ async def validate(
 
 
 HANDLERS = [
-    *(toolset, toolsets, toolset_by_name),
+    *(toolset, diff, toolsets, toolset_by_name),
     *(services, service, discover),
     *(statistics, config, reload, validate, history, events),
 ]

@@ -35,7 +35,8 @@ _ABOUT = """\
 What Dynamic Toolset knows of the Services of a cluster, and what it publishes for the agent.
 
 With `server.auth: token` every path under /api wants the bearer token of a Kubernetes user or ServiceAccount, made for
-the audience `dynamic-toolset`, who may use the path (a non-resource URL, in RBAC).
+the audience `dynamic-toolset`, who may use the path (a non-resource URL, in RBAC). A proxy may keep Authorization to
+itself, as the Service proxy of the API server does: the token may go into the header `X-Dynamic-Toolset-Token` instead.
 """
 
 _TAGS = [

@@ -68,6 +68,19 @@ _TOOLSET = answers.ToolsetItem(
 
 TOOLSETS = answers.ToolsetList((_TOOLSET,))
 TOOLSET_DETAIL = answers.ToolsetDetail(**msgspec.structs.asdict(_TOOLSET), content=_CONTENT)
+
+DIFF = answers.DiffAnswer(
+    answers.ServiceRef("kubernaut-system", "kubernaut-toolset-config"),
+    exists=True,
+    changes=(
+        answers.DiffItem(
+            "custom_toolset.yaml",
+            "--- custom_toolset.yaml as it is\n+++ custom_toolset.yaml as it would be\n@@ -1,2 +1,3 @@\n"
+            ' "toolsets":\n+  "grafana/dashboards": ...\n   "prometheus/metrics": ...',
+        ),
+    ),
+    withheld=(answers.ProblemItem("Paused", "the setting paused is true, so nothing is written"),),
+)
 DISCOVER = answers.Accepted("looking again; /api/v1/events tells what changes")
 
 STATISTICS = answers.StatisticsAnswer(

@@ -15,7 +15,14 @@ import structlog
 
 from dynamic_toolset import tracing
 from dynamic_toolset.server import exchange, problems
-from dynamic_toolset.server.access import Access, AccessError, Unauthenticated, Unavailable, bearer_token
+from dynamic_toolset.server.access import (
+    TOKEN_HEADER,
+    Access,
+    AccessError,
+    Unauthenticated,
+    Unavailable,
+    bearer_token,
+)
 from dynamic_toolset.server.exchange import App, Exchange, Receive, Scope, Send
 from dynamic_toolset.server.limits import Allowance, CallerKey, Limiter, caller_key
 from dynamic_toolset.server.problems import Refusal
@@ -38,6 +45,8 @@ LOGGED_PATH = 300
 
 _API = "/api/"
 """What the paths begin with whose requests are logged and traced: of all others there are too many."""
+
+_TOKEN_HEADER = TOKEN_HEADER.lower().encode()
 
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
@@ -147,10 +156,8 @@ class Gate:
             one.caller = one.address
             self._count(one, stranger)
             return
-        if one.count(b"authorization") > 1:
-            raise Refusal(400, "there are several Authorization headers")
         # HEAD tells nothing that GET does not.
-        token, verb = bearer_token(one.header(b"authorization")), one.method.lower().replace("head", "get")
+        token, verb = _token(one), one.method.lower().replace("head", "get")
         if not self._access.knows(token):
             self._check(one, self._limiter.peek(stranger))
         try:
@@ -226,6 +233,19 @@ class Gate:
             duration=round(one.seconds, 4),
             caller=one.caller,
         )
+
+
+def _token(one: Exchange) -> str | None:
+    """Return the token that was shown, in one header or the other. Raises Refusal where two were."""
+    for name in ("Authorization", TOKEN_HEADER):
+        if one.count(name.lower().encode()) > 1:
+            raise Refusal(400, f"there are several {name} headers")
+    token, own = bearer_token(one.header(b"authorization")), one.header(_TOKEN_HEADER)
+    if own is None:
+        return token
+    if token is not None:
+        raise Refusal(400, f"there are two tokens: show one, in Authorization or in {TOKEN_HEADER}")
+    return own.strip(" ")
 
 
 def _is_local(host: str) -> bool:

@@ -1,5 +1,6 @@
 """What the API shows: the last report, read once for all who ask until there is another one."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.model import Report, ServiceKey
 from dynamic_toolset.server import answers, views
 from dynamic_toolset.server.conditional import entity_tag
+from dynamic_toolset.server.problems import Refusal
 from dynamic_toolset.server.telemetry import Telemetry
 from dynamic_toolset.server.views import Documents, Query, Services
 
@@ -104,6 +106,7 @@ class Source:
         self.is_ending = False
         self._telemetry = telemetry
         self._snapshot = Snapshot(_NOTHING)
+        self._compared: tuple[object, bytes] | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -132,6 +135,23 @@ class Source:
     def toolset(self) -> answers.ToolsetAnswer:
         """Return the documents."""
         return views.toolset(self.snapshot.report, self.supervisor.settings.config_map)
+
+    async def diff(self) -> bytes:
+        """Return what a write would change now, encoded.
+
+        Comparing long texts keeps a processor busy, so it is done in a thread, and once for each state. Raises Refusal
+        while nothing has been decided.
+        """
+        report, present = self.snapshot.report, self.supervisor.controller.present()
+        now, settings = self.supervisor.statistics(), self.supervisor.settings
+        if not now.passes:
+            raise Refusal(503, "nothing has been decided yet", headers={"Retry-After": "1"})
+        withheld = views.withheld(report, settings, leads=now.leads, holder=now.holder)
+        state = (report.documents, present, settings.config_map, withheld)
+        if self._compared is None or self._compared[0] != state:
+            found = await asyncio.to_thread(views.diff, report, present, settings.config_map, withheld)
+            self._compared = state, encoder.encode(found)
+        return self._compared[1]
 
     def statistics(self) -> answers.StatisticsAnswer:
         """Return how the service is, in figures."""

@@ -10,7 +10,9 @@ import yaml
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from dynamic_toolset.controller import logbook
 from dynamic_toolset.controller.statistics import FullLooks
+from dynamic_toolset.kube.objects import ConfigMap
 from dynamic_toolset.model import (
     UNCHECKED,
     Check,
@@ -21,9 +23,10 @@ from dynamic_toolset.model import (
     Report,
     ServiceKey,
 )
+from dynamic_toolset.publication import configmap
 from dynamic_toolset.server import answers
 from dynamic_toolset.server.answers import ServiceItem, ServiceRef
-from dynamic_toolset.settings import ConfigMapSettings, YamlLoader
+from dynamic_toolset.settings import ConfigMapSettings, Settings, YamlLoader
 from dynamic_toolset.toolset import generic, holmesgpt
 
 Section = Literal["toolsets", "mcp_servers"]
@@ -146,6 +149,63 @@ def toolset(report: Report, target: ConfigMapSettings) -> answers.ToolsetAnswer:
         ),
         problems(report),
     )
+
+
+LABELS = "metadata.labels"
+"""Stands for the labels of the ConfigMap beside its keys: no document is called so."""
+
+_SAME_LINES = "(the lines are the same, their ends are not)"
+
+_HOLDING = frozenset(
+    {
+        *("Paused", "DryRun"),
+        *("OverridesInvalid", "TooLarge", "PublicationFailed", "LeaseUnavailable"),
+        *("ConfigMapImmutable", "ConfigMapForeign", "ConfigMapContested"),
+    }
+)
+"""The problems for which what is published stays as it is."""
+
+
+def diff(
+    report: Report, present: ConfigMap | None, target: ConfigMapSettings, withheld: tuple[answers.ProblemItem, ...]
+) -> answers.DiffAnswer:
+    """Return what a write of the documents would change in the ConfigMap as it is."""
+    data = (present.data if present is not None else None) or {}
+    keys, labels = configmap.differences(present, report.documents)
+    texts = {one.key: one.text for one in report.documents}
+    changes = [
+        answers.DiffItem(
+            key,
+            logbook.diff(data.get(key, ""), texts[key], f"{key} as it is", f"{key} as it would be") or _SAME_LINES,
+        )
+        for key in keys
+    ]
+    if labels and texts:  # without a document nothing is written at all
+        changes.append(answers.DiffItem(LABELS, _labels(present, labels)))
+    ref = ServiceRef(target.namespace, target.name)
+    return answers.DiffAnswer(ref, present is not None, tuple(changes), withheld)
+
+
+def _labels(present: ConfigMap | None, names: Iterable[str]) -> str:
+    given = (present.metadata.labels if present is not None else None) or {}
+    lines = [f"--- {LABELS} as they are", f"+++ {LABELS} as they would be"]
+    for name in names:
+        lines += [f"-{name}: {given[name]}"] if name in given else []
+        lines.append(f"+{name}: {configmap.LABELS[name]}")
+    return "\n".join(lines)
+
+
+def withheld(report: Report, settings: Settings, *, leads: bool, holder: str | None) -> tuple[answers.ProblemItem, ...]:
+    """Return why what differs is not written now."""
+    found = {one.reason: one.message for one in report.problems if one.reason in _HOLDING}
+    if not leads:
+        found["Standby"] = f"another instance leads, and writes: {holder}" if holder else "no instance leads at present"
+    # The settings may be newer than the report.
+    if settings.paused:
+        found.setdefault("Paused", "the setting paused is true, so nothing is written")
+    if settings.dry_run:
+        found.setdefault("DryRun", "the setting dryRun is true, so nothing is written")
+    return tuple(answers.ProblemItem(reason, message) for reason, message in found.items())
 
 
 def problems(report: Report) -> tuple[answers.ProblemItem, ...]:

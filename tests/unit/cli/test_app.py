@@ -12,7 +12,8 @@ from dynamic_toolset.cli import explain
 from tests.unit.cli.conftest import PROMETHEUS, WEB, Run
 
 PROGRAM = [sys.executable, "-m", "dynamic_toolset"]
-COMMANDS = ("run", "discover", "generate", "explain", "demo", "config")
+COMMANDS = ("run", "discover", "generate", "explain", "get", "diff", "refresh", "validate", "config", "demo")
+BELOW = ("get services", "get toolset", "get config", "validate overrides")
 
 
 def test_the_version(run: Run) -> None:
@@ -26,10 +27,10 @@ def test_without_arguments_it_shows_its_commands(run: Run) -> None:
         assert f"\n  {command} " in ended.out + ended.err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + BELOW)
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_every_command_has_help_with_examples(run: Run, command: str, option: str) -> None:
-    ended = run(command, option)
+    ended = run(*command.split(), option)
     assert ended.status == 0
     assert f"Usage: dynamic-toolset {command} " in ended.out
     assert "Examples:" in ended.out
@@ -163,9 +164,12 @@ def test_standard_input_is_utf_8_whatever_the_locale() -> None:
         (["run", "--set", "clusterDomain=_"], ["rich", "kubernetes", "dynamic_toolset.sandbox"]),
         (["run"], ["rich", "dynamic_toolset.sandbox"]),
         (["--help"], ["rich", "kubernetes", "aiohttp", "yaml", "structlog"]),
+        (["get", "services", "--help"], ["rich", "kubernetes", "aiohttp", "yaml", "structlog"]),
+        (["get", "services", "--url", "http://127.0.0.1:1"], ["kubernetes", "litestar", "dynamic_toolset.sandbox"]),
+        (["validate", "overrides", "-f", "/dev/null"], ["aiohttp", "kubernetes", "litestar"]),
         (["explain", "-f", "/dev/null"], ["kubernetes", "dynamic_toolset.sandbox"]),
     ],
-    ids=["run, refused", "run, without a cluster", "help", "explain"],
+    ids=["run, refused", "run, without a cluster", "help", "help of a command", "get", "validate", "explain"],
 )
 def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: list[str], tmp_path: Path) -> None:
     program = (

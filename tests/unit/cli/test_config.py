@@ -48,8 +48,10 @@ class TestCheck:
     def test_as_json(self, run: Run) -> None:
         wrong = run("config", "check", "-", "-o", "json", stdin="paused: 7")
         assert wrong.status == 1
-        assert wrong.json["problems"] == [{"line": 1, "field": "paused", "message": "expected `bool`, got `int`"}]
-        assert run("config", "check", "-", "-o", "json", stdin="").json == {"file": "-", "valid": True, "problems": []}
+        assert wrong.json["problems"] == [
+            {"file": "-", "line": 1, "field": "paused", "message": "expected `bool`, got `int`"}
+        ]
+        assert run("config", "check", "-", "-o", "json", stdin="").json == {"valid": True, "problems": []}
 
     def test_a_toolset_config(self, run: Run) -> None:
         assert run("config", "check", "-", stdin=RESOURCE).status == 0

@@ -21,6 +21,7 @@ from dynamic_toolset.kube.errors import (
     Unauthorized,
 )
 from dynamic_toolset.kube.objects import ConfigMap, ObjectKey, Service
+from dynamic_toolset.kube.tokens import request_token
 from tests.unit.kube.fault_server import (
     FaultServer,
     answer,
@@ -477,6 +478,74 @@ async def test_a_watch_renews_its_token_too(api, rotating):
     api.watches += [only("token-2", watching(event("ADDED", service("a", 101))))] * 2
     async with rotating.watch(SERVICES, resource_version="100") as events:
         assert [one.type async for one in events] == ["ADDED"]
+
+
+# --- What is passed on ----------------------------------------------------------------------------------------------
+
+
+def saying(status, content_type, body):
+    async def respond(request):
+        return web.Response(status=status, body=body, content_type=content_type)
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body"),
+    [
+        (200, "application/json", b"{}"),
+        (202, "application/json", b"[]"),
+        (302, "text/html", b"elsewhere"),
+        (404, "application/problem+json", b"{}"),
+        (503, "application/json", b'{"kind": "Status"}'),
+        (500, "text/plain", b"\xff"),
+    ],
+)
+async def test_whatever_is_answered_comes_back_as_it_is(api, client, status, content_type, body):
+    api.others.append(saying(status, content_type, body))
+    target = "/api/v1/namespaces/a/services/http%3Ab%3A80/proxy/x?y=1&y=%2F"
+    found = await client.pass_on("POST", target, headers={"X-Mine": "yes"}, body=b"text")
+    assert (found.status, found.content_type, found.body) == (status, content_type, body)
+    request = api.requests[-1][1]
+    assert (request.method, request.path_qs, request.headers["X-Mine"]) == ("POST", target, "yes")
+    assert api.bodies == [b"text"]
+
+
+async def test_credentials_are_renewed_for_the_api_server_and_not_for_who_is_behind_it(api, rotating):
+    api.others += [only("token-2", saying(200, "application/json", b"{}"))] * 2
+    assert (await rotating.pass_on("GET", "/x")).status == 200
+    assert len(api.requests) == 2
+    api.others.append(saying(401, "application/problem+json", b"{}"))
+    assert (await rotating.pass_on("GET", "/x")).status == 401
+    assert len(api.requests) == 3
+
+
+async def test_what_is_passed_on_is_bounded_in_time_and_size(api, monkeypatch):
+    monkeypatch.setattr(module, "MAX_ANSWER", 1000)
+    async with Client(static(api.url), timeout=0.3) as client:
+        api.others.append(saying(200, "text/plain", b"x" * 1001))
+        with pytest.raises(AnswerTooLong, match="GET /x: "):
+            await client.pass_on("GET", "/x?token=secret")
+        api.others.append(hanging)
+        with pytest.raises(ConnectionFailed, match="GET /x: no answer in time") as failure:
+            await client.pass_on("GET", "/x?token=secret")
+        assert "secret" not in str(failure.value)
+
+
+# --- Tokens ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_of_a_service_account(api, client):
+    api.others.append(answer({"status": {"token": "fresh", "expirationTimestamp": "2026-01-01T00:00:00Z"}}, code=201))
+    assert await request_token(client, ObjectKey("ops", "sre"), "dynamic-toolset") == "fresh"
+    method, path, _, body = asked(api)
+    assert (method, path) == ("POST", "/api/v1/namespaces/ops/serviceaccounts/sre/token")
+    assert body["spec"] == {"audiences": ["dynamic-toolset"], "expirationSeconds": 600}
+    api.others.append(answer({"status": {}}, code=201))
+    with pytest.raises(InvalidAnswer):
+        await request_token(client, ObjectKey("ops", "sre"), "dynamic-toolset")
+    with pytest.raises(ValueError, match="name"):
+        await request_token(client, ObjectKey("ops", ""), "dynamic-toolset")
 
 
 # --- Watches --------------------------------------------------------------------------------------------------------

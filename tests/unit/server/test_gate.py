@@ -10,7 +10,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
-from dynamic_toolset.server.access import Caller, Forbidden, Unauthenticated, Unavailable
+from dynamic_toolset.server.access import TOKEN_HEADER, Caller, Forbidden, Unauthenticated, Unavailable
 from dynamic_toolset.server.exchange import MAX_BODY, App, Receive, Scope, Send
 from dynamic_toolset.server.gate import LOGGED_PATH, MAX_PATH, OPEN, TIME, Gate
 from dynamic_toolset.server.limits import Limiter
@@ -78,6 +78,10 @@ def raising(error: BaseException) -> App:
 
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
+
+
+def own(token: str) -> dict[str, str]:
+    return {"x-dynamic-toolset-token": token}
 
 
 def assert_problem(answer: Answer, status: int, instance: str = "/api/v1/services") -> str:
@@ -179,9 +183,10 @@ async def test_a_path_in_the_log_is_of_bounded_length() -> None:
     assert all(len(one["path"]) <= LOGGED_PATH for one in logged)
 
 
-async def test_no_token_gets_into_the_log_or_the_answer() -> None:
+@pytest.mark.parametrize("headers", [bearer("s3cret-token"), own("s3cret-token"), bearer("s3cret") | own("s3cret")])
+async def test_no_token_gets_into_the_log_or_the_answer(headers: Mapping[str, str]) -> None:
     with structlog.testing.capture_logs() as logged:
-        answer = await ask(gate(access=Doorman()), headers=bearer("s3cret-token"))
+        answer = await ask(gate(access=Doorman()), headers=headers)
     assert "s3cret" not in f"{logged} {answer.body!r} {answer.fields}"
 
 
@@ -357,6 +362,19 @@ async def test_nobody_can_follow_the_events_without_a_body() -> None:
         ([("Authorization", "Bearer ann"), ("Authorization", "Bearer ann")], "GET", 400),
         ([("Authorization", "Bearer bob"), ("Authorization", "Bearer ann")], "GET", 400),
         ([("Proxy-Authorization", "Bearer ann")], "GET", 401),
+        ([(TOKEN_HEADER, "ann")], "GET", 200),
+        ([(TOKEN_HEADER, " ann ")], "GET", 200),
+        ([(TOKEN_HEADER, "ann")], "POST", 403),
+        ([(TOKEN_HEADER, "bob")], "GET", 403),
+        ([(TOKEN_HEADER, "eve")], "GET", 401),
+        ([(TOKEN_HEADER, "")], "GET", 401),
+        ([(TOKEN_HEADER, "Bearer ann")], "GET", 401),
+        ([(TOKEN_HEADER, "ann"), ("Authorization", "Basic ann")], "GET", 200),
+        ([(TOKEN_HEADER, "ann"), (TOKEN_HEADER, "ann")], "GET", 400),
+        ([(TOKEN_HEADER, "ann"), ("Authorization", "Bearer ann")], "GET", 400),
+        ([(TOKEN_HEADER, "bob"), ("Authorization", "Bearer ann")], "GET", 400),
+        ([(TOKEN_HEADER, ""), ("Authorization", "Bearer ann")], "GET", 400),
+        ([(TOKEN_HEADER, "ann"), ("Authorization", "Bearer ")], "GET", 400),
     ],
 )
 async def test_who_is_let_in(headers: Iterable[tuple[str, str]], method: str, status: int) -> None:
@@ -493,6 +511,7 @@ async def test_a_browser_that_only_asks_needs_no_token() -> None:
     assert (answer.status, answer.body) == (204, b"")
     assert answer.headers["access-control-allow-origin"] == ORIGIN
     assert "Authorization" in answer.headers["access-control-allow-headers"]
+    assert TOKEN_HEADER not in answer.headers["access-control-allow-headers"]  # for programs, not for pages
     assert "GET" in answer.headers["access-control-allow-methods"]
     assert not doorman.asked
 

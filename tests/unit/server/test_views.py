@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynamic_toolset.kube.objects import ConfigMap, OwnedMeta
 from dynamic_toolset.model import (
     Candidate,
     Change,
@@ -27,10 +28,11 @@ from dynamic_toolset.model import (
     ServiceKey,
     Verdict,
 )
+from dynamic_toolset.publication import configmap
 from dynamic_toolset.server import views
 from dynamic_toolset.server.answers import ServiceItem
 from dynamic_toolset.server.views import Documents, Query, Services
-from dynamic_toolset.settings import ConfigMapSettings
+from dynamic_toolset.settings import ConfigMapSettings, Settings
 
 HEALTHY = Health(Verdict.HEALTHY, "answers as Orders", seconds=0.01234567)
 UNHEALTHY = Health(Verdict.UNHEALTHY, "answers 503", failures=4)
@@ -320,6 +322,94 @@ def test_the_toolset_with_its_overrides_and_problems() -> None:
     )
     assert (answer.published, answer.overrides.text, answer.problems[0].reason) == (False, "{}", "TooLarge")
     assert [one.key for one in answer.documents] == ["custom_toolset.yaml", "toolset.json"]
+
+
+# --- What would change -----------------------------------------------------------------------------------------------
+
+TARGET = ConfigMapSettings()
+OURS = {"kubernaut.io/managed-by": "dynamic-toolset"}
+WANTED = (Document("custom_toolset.yaml", "a: 1\nb: 2\n"), Document("toolset.json", "{}\n"))
+
+
+def holding(data: dict[str, str] | None, labels: dict[str, str] | None = None) -> ConfigMap:
+    return ConfigMap(OwnedMeta(TARGET.name, TARGET.namespace, labels=labels), data)
+
+
+def compared(present: ConfigMap | None, documents: tuple[Document, ...] = WANTED) -> dict[str, str]:
+    found = views.diff(Report({}, (), documents, (), published=False), present, TARGET, ())
+    assert (found.config_map.namespace, found.config_map.name) == (TARGET.namespace, TARGET.name)
+    assert found.exists is (present is not None)
+    return {one.key: one.diff for one in found.changes}
+
+
+SAID = {one.key: one.text for one in WANTED}
+
+
+def test_what_a_write_would_change_is_shown_key_by_key() -> None:
+    found = compared(holding({**SAID, "custom_toolset.yaml": "a: 1\nb: 3\n", "overrides.yaml": "theirs"}, OURS))
+    assert found == {
+        "custom_toolset.yaml": "--- custom_toolset.yaml as it is\n+++ custom_toolset.yaml as it would be\n"
+        "@@ -1,2 +1,2 @@\n a: 1\n-b: 3\n+b: 2"
+    }
+
+
+def test_of_a_config_map_that_is_not_there_everything_would_be_new() -> None:
+    found = compared(None)
+    assert list(found) == ["custom_toolset.yaml", "toolset.json", "metadata.labels"]
+    assert found["toolset.json"].endswith("\n+{}")
+    assert found["metadata.labels"].endswith("\n+kubernaut.io/managed-by: dynamic-toolset")
+
+
+@pytest.mark.parametrize(
+    ("present", "documents", "changed"),
+    [
+        (holding(SAID, OURS | {"theirs": "x"}), WANTED, []),
+        (holding(SAID | {"foreign": "x"}, OURS), WANTED, []),
+        (holding(SAID), WANTED, ["metadata.labels"]),
+        (holding(SAID, dict.fromkeys(OURS, "helm")), WANTED, ["metadata.labels"]),
+        (holding(None, OURS), WANTED, ["custom_toolset.yaml", "toolset.json"]),
+        (holding({}), (), []),  # nothing to write yet
+        (None, (), []),
+    ],
+)
+def test_what_differs_is_what_would_be_written(
+    present: ConfigMap | None, documents: tuple[Document, ...], changed: list[str]
+) -> None:
+    assert list(compared(present, documents)) == changed
+    if documents:
+        assert configmap.says(present, documents) is (changed == [])
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2", "a: 1\r\nb: 2\r\n"])
+def test_a_difference_that_no_line_shows_is_said(text: str) -> None:
+    assert "ends" in compared(holding({**SAID, "custom_toolset.yaml": text}, OURS))["custom_toolset.yaml"]
+
+
+def test_the_difference_is_of_bounded_length() -> None:
+    long = (Document("custom_toolset.yaml", "".join(f"line: {n}\n" for n in range(9000))),)
+    assert len(compared(holding(None, OURS), long)["custom_toolset.yaml"]) < 41_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "problems", "leads", "holder", "reasons"),
+    [
+        (Settings(), (), True, "me", []),
+        (Settings(paused=True), (), True, "me", ["Paused"]),
+        (Settings(dry_run=True), (), True, "me", ["DryRun"]),
+        (Settings(paused=True, dry_run=True), (), False, "you", ["Standby", "Paused", "DryRun"]),
+        (Settings(), (), False, None, ["Standby"]),
+        (Settings(), ("OverridesInvalid", "MassFailure", "WatchFailing"), True, "me", ["OverridesInvalid"]),
+        (Settings(), ("ConfigMapForeign", "LeaseUnavailable"), True, "me", ["ConfigMapForeign", "LeaseUnavailable"]),
+        (Settings(paused=True), ("Paused", "TooLarge"), True, "me", ["Paused", "TooLarge"]),
+    ],
+)
+def test_why_nothing_is_written(
+    settings: Settings, problems: tuple[str, ...], leads: bool, holder: str | None, reasons: list[str]
+) -> None:
+    wrong = tuple(Problem(reason, f"{reason}, in words") for reason in problems)
+    found = views.withheld(Report({}, (), (), wrong, published=False), settings, leads=leads, holder=holder)
+    assert [one.reason for one in found] == reasons
+    assert all(one.message for one in found)
 
 
 def test_how_many_services_there_are_of_which_kind() -> None:
