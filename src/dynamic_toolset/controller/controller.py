@@ -36,7 +36,7 @@ from dynamic_toolset.health.outage import Held, Outage, Removals
 from dynamic_toolset.health.probe import Probe
 from dynamic_toolset.health.readiness import Readiness, dialled
 from dynamic_toolset.kube.client import CONFIG_MAPS, SERVICES, Client
-from dynamic_toolset.kube.objects import ConfigMap, Service
+from dynamic_toolset.kube.objects import ConfigMap, ObjectReference, Service
 from dynamic_toolset.kube.pulse import Pulse
 from dynamic_toolset.kube.reflector import Reflector, unchanged
 from dynamic_toolset.model import (
@@ -221,6 +221,20 @@ class Controller:
         """Wait, for a moment at most, while a change is on its way to its publication."""
         await self._precedence.give_way()
 
+    def service(self, key: ServiceKey) -> ObjectReference | None:
+        """Return what an Event on a Service refers to; None if it is gone, or of no interest."""
+        judged = self._services.store.get(key)
+        if judged is None or not judged.metadata.uid:
+            return None
+        version = judged.metadata.resource_version
+        return ObjectReference("v1", "Service", key.name, key.namespace, judged.metadata.uid, version)
+
+    def config_map(self) -> ObjectReference:
+        """Return what an Event on the ConfigMap refers to, be it there or not."""
+        target, present = self._settings.config_map, self._publisher.present()
+        uid, version = (present.metadata.uid, present.metadata.resource_version) if present else ("", "")
+        return ObjectReference("v1", "ConfigMap", target.name, target.namespace, uid, version)
+
     def loops(self) -> tuple[Loop, ...]:
         """Return whether each loop makes progress, which it does though the API is away."""
         loops = [Loop(f"watch of {name}", reflector.pulse.late) for name, reflector in self._reflectors().items()]
@@ -402,7 +416,7 @@ class Controller:
         if not leads:
             self._publisher.stand_down()
             self._remember(present)
-        held = self._held(present)
+        before, held = self._published, self._held(present)
         discovered = tuple(self._discovered(candidate, held) for candidate in self._inventory.candidates.values())
         rendered = _NOTHING
 
@@ -443,9 +457,15 @@ class Controller:
             leads=published is not None,
         )
         self._passes += 1
-        self._tell(report, published.outcome if published else "standby", began)
+        self._tell(report, published.outcome if published else "standby", began, before)
 
-    def _tell(self, report: Report, outcome: PublishOutcome, began: float | None = None) -> None:
+    def _tell(
+        self,
+        report: Report,
+        outcome: PublishOutcome,
+        began: float | None = None,
+        published_before: generic.Published = frozenset(),
+    ) -> None:
         """Say what a pass has changed: to the log, and to whoever observes."""
         now = asyncio.get_running_loop().time()
         before = self.report
@@ -470,6 +490,7 @@ class Controller:
                 outcome,
                 changes,
                 self._latencies(report, outcome, now),
+                published_before,
             )
         )
         if not self._latency.waits:

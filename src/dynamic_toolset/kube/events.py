@@ -312,7 +312,6 @@ class Recorder:
                     raise
                 # Events last for an hour, or until somebody deletes them.
                 series.begin_anew(self._name(series.event.regarding.name, self._now()))
-                first = series.count
                 continue
             except _RETRIED as error:
                 if attempt == ATTEMPTS:

@@ -382,7 +382,7 @@ def test_whatever_is_recorded_there_are_no_more_requests_than_the_limits_allow(
                 subject.recorder.record(about, type, "Moved", "Move", note)  # type: ignore[arg-type]
                 await asyncio.sleep(pause)
             api.fails = lambda _verb, _namespace: None
-        assert len(subject.recorder._waiting) == 0
+        assert len(subject.recorder._waiting) <= len(subject.recorder._series) <= len(steps)
         times = [time for time, _ in api.requests]
         for i, begin in enumerate(times):
             for j in range(i, len(times)):
