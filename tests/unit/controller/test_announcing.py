@@ -100,8 +100,16 @@ NO = [("a", "Refused")]
         ([report(service(A)), report(), report(service(A))], [[], [], IN]),
         # A failed check or two are none of anybody's business, nor is what is held.
         ([report(service(A)), report(service(A, UNHEALTHY, listed=True)), report(service(A))], [[], [], []]),
-        # Another address is the same service, another reason the same failure.
+        # Another reason is the same failure.
         ([report(service(A, UNHEALTHY)), report(service(A, replace(UNHEALTHY, reason="HTTP 404")))], [[], []]),
+        (
+            [
+                report(service(A)),
+                *(report(service(A, replace(UNHEALTHY, reason=why))) for why in "xy"),
+                report(service(A)),
+            ],
+            [[], OUT, [], BACK],
+        ),
         # What leads astray.
         ([report(service(A)), report(service(A, REFUSED)), report(service(A))], [[], NO, IN]),
         ([report(), report(service(A, REFUSED)), report(service(A, REFUSED))], [[], NO, []]),
@@ -222,6 +230,13 @@ def test_who_has_led_and_does_not_any_more_is_silent() -> None:
     world = World()
     world.passes(report(), outcome="created")
     assert world.passes(report(service(A)), leads=False, outcome="standby") == []
+
+
+def test_a_config_map_that_is_made_anew_makes_nothing_else_news() -> None:
+    world = World()
+    world.passes(report(service(A), service(B, UNHEALTHY)), outcome="created")
+    now = report(service(A), service(B, UNHEALTHY), problems=[Problem("TooLarge", "so")])
+    assert world.passes(now, outcome="created") == [("ConfigMap", "TooLarge"), ("ConfigMap", "Published")]
 
 
 # --- Problems and publications ----------------------------------------------------------------------------------------
