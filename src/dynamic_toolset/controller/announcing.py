@@ -30,13 +30,12 @@ from dynamic_toolset.model import (
     ServiceKey,
     Verdict,
 )
+from dynamic_toolset.toolset.generic import Published
 
 log = structlog.get_logger()
 
 INTENDED = frozenset({"Paused", "DryRun"})
 """Problems that somebody wants to have."""
-
-Published = frozenset[tuple[ServiceKey, str]]
 
 
 class Standing(Enum):
