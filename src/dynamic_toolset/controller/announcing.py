@@ -81,14 +81,14 @@ def presumed(report: Report, before: Published) -> Known:
     )
 
 
-def announcements(known: Known, report: Report) -> tuple[Known, tuple[Announcement, ...]]:
-    """Return what is known after a report, and what is to be told so that it is."""
+def announcements(known: Known, report: Report, after: Published) -> tuple[Known, tuple[Announcement, ...]]:
+    """Return what is known after a report, and what is to be told so that it is; ``after`` is what is published."""
     found: list[Announcement] = []
     standings: dict[ServiceKey, Standing] = {}
     for one in report.discovered:
         key = one.candidate.key
         was = known.standings.get(key)
-        now = _standing(one, was)
+        now = _standing(one, was, after)
         if now is not None:
             standings[key] = now
             found.extend(_of_service(one, was, now))
@@ -113,12 +113,12 @@ def _presumed(one: DiscoveredService, before: Published) -> Standing | None:
     return Standing.OUT if one.health.verdict is Verdict.UNHEALTHY else Standing.UNKNOWN
 
 
-def _standing(one: DiscoveredService, was: Standing | None) -> Standing | None:
-    """Return how a candidate stands now; as before while it is not known."""
+def _standing(one: DiscoveredService, was: Standing | None, after: Published) -> Standing | None:
+    """Return how a candidate stands now; as before while it is not known, or not published yet."""
+    if (one.candidate.key, one.candidate.type) in after:
+        return Standing.LISTED
     if one.health.refused:
         return Standing.REFUSED
-    if one.listed:
-        return Standing.LISTED
     if one.health.verdict is Verdict.UNHEALTHY:
         return Standing.LEFT if was in {Standing.LISTED, Standing.LEFT} else Standing.OUT
     return was
@@ -196,7 +196,8 @@ class Announcer:
         self._objects = objects
         self._configuration = configuration
         self._known: Known | None = None
-        self._told: Report | None = None
+        self._report: Report | None = None
+        self._after: Published = frozenset()
         self._has_led = False
 
     def passed(self, done: Pass) -> None:
@@ -209,9 +210,9 @@ class Announcer:
         elif self._known is None or not leads:
             self._known = presumed(done.report, done.before)
         self._has_led = self._has_led or leads
-        if leads and done.report is not self._told:
-            self._known, found = announcements(self._known, done.report)
-            self._told = done.report
+        if leads and (done.report is not self._report or done.after != self._after):
+            self._known, found = announcements(self._known, done.report, done.after)
+            self._report, self._after = done.report, done.after
             for one in found:
                 self._tell(one)
         for change in done.changes:

@@ -491,6 +491,7 @@ class Controller:
                 changes,
                 self._latencies(report, outcome, now),
                 published_before,
+                self._published,
             )
         )
         if not self._latency.waits:

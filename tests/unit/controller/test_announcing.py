@@ -59,7 +59,13 @@ class World:
         assert note
 
     def passes(
-        self, now: Report, *, outcome: PublishOutcome = "unchanged", leads: bool = True, seconds: float = 0.01
+        self,
+        now: Report,
+        *,
+        outcome: PublishOutcome = "unchanged",
+        leads: bool = True,
+        writes: bool = True,
+        seconds: float = 0.01,
     ) -> list[tuple[str, str]]:
         """Let a pass come to this, and return what it told: on what, and the reason."""
         self.told = []
@@ -67,9 +73,10 @@ class World:
         if outcome in {"created", "updated"}:
             changes = (Change("published", message=f"ConfigMap holmes/toolset was {outcome}"),)
         now = replace(now, leads=leads)
-        self._announcer.passed(Pass(now, 1e9, seconds, outcome, changes, before=self.published))
-        if leads:
+        before = self.published
+        if leads and writes:
             self.published = frozenset((one.candidate.key, one.candidate.type) for one in now.discovered if one.listed)
+        self._announcer.passed(Pass(now, 1e9, seconds, outcome, changes, before=before, after=self.published))
         return self.told
 
     @property
@@ -154,6 +161,23 @@ def test_nothing_is_told_of_a_service_that_is_gone() -> None:
     world.passes(report())
     world.objects.gone.add(A)
     assert world.passes(report(service(A), service(B))) == [("b", "Discovered")]
+
+
+def test_what_could_not_be_written_is_not_so_yet() -> None:
+    c = ServiceKey("shop", "c")
+    found = report(service(A, UNHEALTHY), service(B), service(c, UNHEALTHY))
+    world = World(A)
+    world.passes(report(service(A)))
+    failed = replace(found, problems=(Problem("PublicationFailed", "so"),))
+    assert world.passes(failed, outcome="failed", writes=False) == [
+        ("c", "Unhealthy"),
+        ("ConfigMap", "PublicationFailed"),
+    ]
+    assert world.passes(found, outcome="updated") == [
+        ("a", "Unhealthy"),
+        ("b", "Discovered"),
+        ("ConfigMap", "Published"),
+    ]
 
 
 # --- After a start ----------------------------------------------------------------------------------------------------
