@@ -344,7 +344,9 @@ class Pass(Struct, frozen=True):
     """One look of the controller at everything: what came of it, when (seconds since the epoch), and what it took.
 
     ``report`` is the same object as that of the pass before where nothing changed. ``latencies`` are the seconds from
-    the arrival of each change of a Service to the publication in which it showed, if this pass made it.
+    the arrival of each change of a Service to the publication in which it showed, if this pass made it. ``before`` are
+    the services that were published, by whom ever, when the pass began, each with its type, and ``after`` those that
+    were when it ended: what is listed need not be, if it could not be written.
     """
 
     report: Report
@@ -353,3 +355,5 @@ class Pass(Struct, frozen=True):
     outcome: PublishOutcome
     changes: tuple[Change, ...] = ()
     latencies: tuple[float, ...] = ()
+    before: frozenset[tuple[ServiceKey, str]] = frozenset()
+    after: frozenset[tuple[ServiceKey, str]] = frozenset()

@@ -60,6 +60,17 @@ def test_every_built_in_service_type_is_in_the_table() -> None:
     assert said == sorted(load_catalog().types)
 
 
+def test_every_reason_of_an_event_is_in_the_table() -> None:
+    code = (ROOT / "src/dynamic_toolset/controller/announcing.py").read_text()
+    rows = table(DOCS / "events.md", "reason")
+    told = set(re.findall(r'Announcement\("(\w+)", "(\w+)"', code))
+    assert {(kind, reason.strip("`")) for reason, kind, *_ in rows if "`" in reason} == told
+    everything = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    named = re.findall(r"`([A-Z]\w+)`", rows[-1][-1])
+    assert len(named) > 3
+    assert not [word for word in named if f'"{word}"' not in everything]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
     for link in links(page):

@@ -151,6 +151,8 @@ def traceback(value: str) -> str:
 def _without_secrets(value: str) -> str:
     # Most texts are names, addresses and sentences in which nothing of all this can be. To find that out in this way
     # takes a tenth of the time that the patterns would take.
+    if "PRIVATE KEY-" in value:  # before another pattern takes away the line by which it is known
+        value = _PRIVATE_KEY.sub(HIDDEN, value)
     small = value.lower()
     if any(word in small for word in _ASSIGNED_WORDS):
         value = _ASSIGNED.sub(rf"\1{HIDDEN}", value)
@@ -162,8 +164,6 @@ def _without_secrets(value: str) -> str:
         value = _USERINFO.sub(rf"\1{HIDDEN}@", value)
     if "eyJ" in value:
         value = _DOTTED.sub(_without_web_token, value)
-    if "PRIVATE KEY-" in value:
-        value = _PRIVATE_KEY.sub(HIDDEN, value)
     return value
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -16,9 +17,13 @@ import structlog
 
 from dynamic_toolset import __version__, tracing
 from dynamic_toolset.cli.setup import Setup, prepare
+from dynamic_toolset.controller.announcing import Announcer, Outcomes
+from dynamic_toolset.controller.observer import Several
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import Connection, discover
+from dynamic_toolset.kube.events import Recorder
+from dynamic_toolset.publication import configmap
 from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.ports import Ports
 from dynamic_toolset.server.telemetry import Telemetry
@@ -81,13 +86,20 @@ class _Service:
         _begin_traces()
         async with Client(connection) as client:
             telemetry = Telemetry()
-            supervisor = Supervisor(client, self._setup.settings, self._setup.catalog, observer=telemetry)
+            outcomes = Outcomes(telemetry.metrics.recorded)
+            recorder = Recorder(client, configmap.FIELD_MANAGER, socket.gethostname(), on_outcome=outcomes)
+            announcer = Announcer(recorder.record, lambda: supervisor.controller)
+            observer = Several(telemetry, announcer)
+            supervisor = Supervisor(client, self._setup.settings, self._setup.catalog, observer=observer)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(supervisor.run(), name="supervisor")
+                    tasks.create_task(recorder.run(), name="events")
+                    work = tasks.create_task(supervisor.run(), name="supervisor")
                     await tasks.create_task(self._serve(client, supervisor, telemetry), name="ports")
                     _leave_in(END_WITHIN)
                     supervisor.stop()
+                    await work
+                    recorder.stop()
             except Exception:
                 log.exception("died")
                 _leave_in(DIE_WITHIN, status=1)

@@ -34,7 +34,7 @@ from dynamic_toolset.health.guard import Guard
 from dynamic_toolset.health.probe import Probe
 from dynamic_toolset.health.readiness import Readiness, dialled
 from dynamic_toolset.kube.client import CONFIG_MAPS, SERVICES, Client
-from dynamic_toolset.kube.objects import ConfigMap, ObjectKey, Service
+from dynamic_toolset.kube.objects import ConfigMap, ObjectKey, ObjectReference, Service
 from dynamic_toolset.kube.pulse import Pulse
 from dynamic_toolset.kube.reflector import Reflector, unchanged
 from dynamic_toolset.model import Check, Document, Problem, Report, ServiceKey
@@ -221,6 +221,20 @@ class Controller:
         """Wait, for a moment at most, while a change is on its way to its publication."""
         await self._precedence.give_way()
 
+    def service(self, key: ServiceKey) -> ObjectReference | None:
+        """Return what an Event on a Service refers to; None if it is gone, or of no interest."""
+        judged = self._services.store.get(key)
+        if judged is None or not judged.metadata.uid:
+            return None
+        version = judged.metadata.resource_version
+        return ObjectReference("v1", "Service", key.name, key.namespace, judged.metadata.uid, version)
+
+    def config_map(self) -> ObjectReference:
+        """Return what an Event on the ConfigMap refers to, be it there or not."""
+        target, present = self._settings.config_map, self._publisher.present()
+        uid, version = (present.metadata.uid, present.metadata.resource_version) if present else ("", "")
+        return ObjectReference("v1", "ConfigMap", target.name, target.namespace, uid, version)
+
     def loops(self) -> tuple[Loop, ...]:
         """Return whether each loop makes progress, which it does though the API is away."""
         loops = [Loop(f"watch of {name}", reflector.pulse.late) for name, reflector in self._reflectors().items()]
@@ -397,6 +411,7 @@ class Controller:
         if not leads:
             self._publisher.stand_down()
             self._remember(present)
+        before = self._listing.published
         discovered, held = self._listing.decide(self._inventory.candidates, present)
         rendered = rendering.NOTHING
 
@@ -439,7 +454,9 @@ class Controller:
         )
         self._passes += 1
         outcome = published.outcome if published else "standby"
-        self._reporting.tell(report, outcome, began=began, is_first=self._is_first)
+        self._reporting.tell(
+            report, outcome, began=began, before=before, after=self._listing.published, is_first=self._is_first
+        )
         if not self._reporting.waits:
             self._precedence.end()
 

@@ -10,6 +10,7 @@ from dynamic_toolset.controller.latency import Latency
 from dynamic_toolset.controller.observer import Observer
 from dynamic_toolset.model import Change, Pass, PublishOutcome, Report, ServiceKey, Verdict
 from dynamic_toolset.settings import ConfigMapSettings
+from dynamic_toolset.toolset import generic
 
 
 class Reporting:
@@ -32,22 +33,33 @@ class Reporting:
         """Whether a change that has arrived may still come to be seen."""
         return self._latency.waits
 
-    def tell(self, report: Report, outcome: PublishOutcome, *, began: float | None = None, is_first: bool) -> None:
+    def tell(
+        self,
+        report: Report,
+        outcome: PublishOutcome,
+        *,
+        began: float | None = None,
+        before: generic.Published = frozenset(),
+        after: generic.Published = frozenset(),
+        is_first: bool,
+    ) -> None:
         """Tell of a pass, which ``began`` at this time of the loop: None if it only says why there cannot be one.
+
+        ``before`` and ``after`` it this was published.
 
         In the one that ``is_first`` of all everything is new, and nothing of that is somebody's doing.
         """
         now = asyncio.get_running_loop().time()
-        before = self.report
+        known = self.report
         changes: tuple[Change, ...] = ()
-        if before is not None and report == before:
-            report = before
+        if known is not None and report == known:
+            report = known
         else:
-            changes = logbook.changes(before, report, self._events, is_first=is_first)
+            changes = logbook.changes(known, report, self._events, is_first=is_first)
             self.report = report
         if outcome in {"created", "updated"}:
             written = f"ConfigMap {self._target.namespace}/{self._target.name} was {outcome}"
-            changes = (*changes, logbook.publication(before, report, changes, written))
+            changes = (*changes, logbook.publication(known, report, changes, written))
         logbook.write(changes)
         tracing.note(outcome=outcome, services=len(report.decisions), changes=len(changes))
         self._events = frozenset()
@@ -59,6 +71,8 @@ class Reporting:
                 outcome,
                 changes,
                 self._latencies(report, outcome, now),
+                before,
+                after,
             )
         )
 

@@ -47,7 +47,9 @@ class Inventory:
         """Decide on a Service that has just been read. Pure: what follows from it is for ``update``."""
         decision = self._detector.detect(service)
         metadata = service.metadata
-        bare = ObjectMeta(metadata.name, metadata.namespace, resource_version=metadata.resource_version)
+        # Of what is ignored nobody is told.
+        uid = "" if decision.outcome is Outcome.IGNORED else metadata.uid
+        bare = ObjectMeta(metadata.name, metadata.namespace, uid, metadata.resource_version)
         if decision.outcome is Outcome.CANDIDATE and decision.candidate:
             return Judged(bare, decision, entrance(service, decision.candidate))
         return Judged(bare, decision)

@@ -171,8 +171,13 @@ class _Stub(Struct):
     metadata: _StubMeta
 
 
+class _Cause(Struct):
+    reason: str = ""
+
+
 class _Details(Struct, rename="camel"):
     retry_after_seconds: float | None = None
+    causes: tuple[_Cause, ...] | None = None
 
 
 class _Status(Struct):
@@ -205,7 +210,9 @@ def _decode_items(
 
 
 def _api_error(code: int, status: _Status, retry_after: float | None) -> ApiError:
-    if retry_after is None and status.details is not None:
-        retry_after = status.details.retry_after_seconds
+    details = status.details or _Details()
+    if retry_after is None:
+        retry_after = details.retry_after_seconds
+    causes = tuple(cause.reason for cause in details.causes or ())
     message = " ".join(status.message.split())[:MESSAGE_CHARACTERS]
-    return api_error(code, status.reason, message, retry_after)
+    return api_error(code, status.reason, message, retry_after, causes)

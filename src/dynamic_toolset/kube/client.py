@@ -42,6 +42,7 @@ from dynamic_toolset.kube.objects import ObjectKey
 __all__ = [
     "CONFIG_MAPS",
     "ENDPOINT_SLICES",
+    "EVENTS",
     "LEASES",
     "NAMESPACES",
     "SERVICES",
@@ -121,6 +122,7 @@ CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
+EVENTS = Resource("events.k8s.io", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews")
 SUBJECT_ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews")

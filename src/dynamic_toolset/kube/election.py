@@ -29,7 +29,7 @@ from msgspec import Struct
 
 from dynamic_toolset.kube.client import LEASES, Client
 from dynamic_toolset.kube.errors import ApiError, Conflict, ConnectionFailed, Invalid, KubernetesError, NotFound
-from dynamic_toolset.kube.objects import Lease, LeaseSpec, ObjectKey
+from dynamic_toolset.kube.objects import Lease, LeaseSpec, ObjectKey, micro_time
 from dynamic_toolset.kube.pulse import Pulse
 from dynamic_toolset.kube.reflector import Reflector, backoff, is_older, unchanged
 
@@ -387,9 +387,9 @@ class Elector:
     def _stamp(self, present: Lease | None) -> str:
         """Return the time of day, but never the one that is there: a write that changes nothing is none to the API."""
         now = self._now()
-        stamp = _micro_time(now)
+        stamp = micro_time(now)
         repeated = present is not None and present.spec.renew_time == stamp
-        return _micro_time(now + timedelta(microseconds=1)) if repeated else stamp
+        return micro_time(now + timedelta(microseconds=1)) if repeated else stamp
 
     async def _create(self, record: LeaseSpec) -> Lease:
         """Make the Lease by PUT: unlike POST, that is authorised by its name.
@@ -445,11 +445,6 @@ class Elector:
         if self._told[0] and not told[0]:
             self._terms += 1
         self._on_change()
-
-
-def _micro_time(moment: datetime) -> str:
-    """Return a moment as the API writes and compares it (meta/v1 MicroTime)."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _document(record: LeaseSpec) -> dict[str, Any]:

@@ -40,15 +40,19 @@ class ApiError(KubernetesError):
     """The API refused a request.
 
     ``code`` is the HTTP status, ``reason`` the machine's word for it (``Conflict``, ``Expired``), ``message`` the
-    API's sentence, and ``retry_after`` the seconds it asked us to wait, where it did.
+    API's sentence, and ``retry_after`` the seconds it asked us to wait, where it did. ``causes`` are the words for what
+    exactly is in the way (``NamespaceTerminating``), where it says.
     """
 
-    def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, code: int, reason: str, message: str, retry_after: float | None = None, causes: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(f"{code} {reason}: {message}" if message else f"{code} {reason}")
         self.code = code
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.causes = causes
 
 
 class BadRequest(ApiError): ...
@@ -97,7 +101,9 @@ _BY_CODE: dict[int, type[ApiError]] = {
 }
 
 
-def api_error(code: int, reason: str, message: str, retry_after: float | None = None) -> ApiError:
+def api_error(
+    code: int, reason: str, message: str, retry_after: float | None = None, causes: tuple[str, ...] = ()
+) -> ApiError:
     """Return the error type that belongs to an HTTP status."""
     kind = _BY_CODE.get(code, ServerError if code >= 500 else ApiError)
-    return kind(code, reason, message, retry_after)
+    return kind(code, reason, message, retry_after, causes)

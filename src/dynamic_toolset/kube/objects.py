@@ -6,7 +6,8 @@ fields allow ``None``. Structs take no part in garbage collection (``gc=False``)
 walked by every full collection, and none of them can be part of a cycle.
 """
 
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, field
 
@@ -143,3 +144,45 @@ class Lease(Struct, frozen=True, gc=False, omit_defaults=True):
 
     metadata: ObjectMeta
     spec: LeaseSpec = LeaseSpec()
+
+
+class ObjectReference(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """Names one object of any kind, and which one of those that have borne the name (``uid``)."""
+
+    api_version: str
+    kind: str
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+
+
+EventType = Literal["Normal", "Warning"]
+
+
+class EventSeries(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """How often the same was seen, from twice on, and when last (MicroTime)."""
+
+    count: int
+    last_observed_time: str
+
+
+class Event(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """An Event (events.k8s.io/v1). ``event_time`` is a MicroTime: when it was seen first."""
+
+    metadata: ObjectMeta
+    regarding: ObjectReference
+    type: EventType
+    reason: str
+    action: str
+    note: str
+    event_time: str
+    reporting_controller: str
+    reporting_instance: str
+    related: ObjectReference | None = None
+    series: EventSeries | None = None
+
+
+def micro_time(moment: datetime) -> str:
+    """Return a moment, which must be in UTC, as the API writes and compares it (meta/v1 MicroTime)."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

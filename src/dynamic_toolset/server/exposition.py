@@ -194,6 +194,12 @@ class _Counted(Collector):
             (),
             [((), metrics.latencies)],
         )
+        yield _counter(
+            "kubernetes_events",
+            "Events that were to be recorded in the cluster, by what became of them.",
+            ("reason", "outcome"),
+            metrics.events.items(),
+        )
 
 
 class _Reported(Collector):

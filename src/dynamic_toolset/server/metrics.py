@@ -85,6 +85,7 @@ class Metrics:
         self.requests: Counter[tuple[str, str, str]] = Counter()
         self.request_seconds: dict[tuple[str, str], Histogram] = {}
         self.limited = 0
+        self.events: Counter[tuple[str, str]] = Counter()
         self._found: frozenset[tuple[ServiceKey, str]] = frozenset()
         self._routes: set[str] = {UNKNOWN}
 
@@ -109,6 +110,10 @@ class Metrics:
         if key not in self.probes:
             self.probes[key] = Histogram(QUICK)
         self.probes[key].add(health.seconds)
+
+    def recorded(self, reason: str, outcome: str) -> None:
+        """Take in what became of an Event that was to be recorded. Both are words of this program."""
+        self.events[reason, outcome] += 1
 
     def requested(self, route: str, method: str, status: int, seconds: float, request_id: str) -> None:
         """Take in that a request was answered; ``status`` is 0 for one that was given up without an answer."""

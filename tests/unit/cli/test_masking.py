@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from dynamic_toolset.cli import logs
@@ -56,6 +56,8 @@ def line(**fields: Any) -> str:
 NESTED = (lambda one: one, lambda one: [one], lambda one: {"a": {"b": (one,)}}, lambda one: {one: 1})
 
 
+@example("s3cr3t/abc", AROUND[-1], "cookie=", "", NESTED[0])
+@example("s3cr3t/abc", AROUND[-2], "token:", "", NESTED[0])
 @given(SECRETS, st.sampled_from(AROUND), st.text(max_size=50), st.text(max_size=50), st.sampled_from(NESTED))
 def test_a_secret_is_known_by_what_stands_around_it(
     secret: str, around: str, before: str, after: str, nested: Any

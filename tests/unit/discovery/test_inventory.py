@@ -114,22 +114,22 @@ def test_what_was_handed_out_does_not_change_afterwards() -> None:
 
 
 @pytest.mark.parametrize(
-    ("annotations", "outcome"),
+    ("annotations", "outcome", "uid"),
     [
-        pytest.param({}, Outcome.IGNORED, id="no backend"),
-        pytest.param({"": "disabled", "-type": "prometheus"}, Outcome.IGNORED, id="opted out"),
-        pytest.param({"": "perhaps"}, Outcome.REJECTED, id="broken annotation"),
+        pytest.param({}, Outcome.IGNORED, "", id="no backend"),
+        pytest.param({"": "disabled", "-type": "prometheus"}, Outcome.IGNORED, "", id="opted out"),
+        pytest.param({"": "perhaps"}, Outcome.REJECTED, "1-2", id="broken annotation"),
     ],
 )
-def test_of_what_is_no_candidate_only_its_name_and_version_are_kept(
-    annotations: dict[str, str], outcome: Outcome
+def test_of_what_is_no_candidate_only_what_an_event_on_it_needs_is_kept(
+    annotations: dict[str, str], outcome: Outcome, uid: str
 ) -> None:
     one = service("a", "team=secret", "http:80", "app=secret", annotations=annotations)
     one = msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, uid="1-2", resource_version="7"))
     judged = Inventory(DETECTOR).judge(one)
     assert judged.decision.outcome is outcome
     assert judged.entrance is None
-    assert judged.metadata == ObjectMeta("a", "shop", resource_version="7")
+    assert judged.metadata == ObjectMeta("a", "shop", uid, "7")
 
 
 def test_of_a_candidate_no_annotations_are_kept() -> None:

@@ -203,6 +203,11 @@ TABLE = [
     Row("publication_latency_seconds_bucket", {"le": "0.025"}, lambda world: world.passed(latencies=(0.02, 70.0))),
     Row("publication_latency_seconds_bucket", {"le": "60.0"}, lambda world: world.passed(latencies=(0.02, 70.0))),
     Row("publication_latency_seconds_bucket", {"le": "+Inf"}, lambda world: world.passed(latencies=(0.02, 70.0)), 2),
+    Row(
+        "kubernetes_events_total",
+        {"reason": "Discovered", "outcome": "created"},
+        lambda world: world.metrics.recorded("Discovered", "created"),
+    ),
     Row("services", {"type": "grafana", "health": "healthy"}, lambda world: world.report(LISTED)),
     Row("services", {"type": "grafana", "health": "unhealthy"}, lambda world: world.report(NOT_LISTED)),
     Row(
