@@ -5,14 +5,33 @@ Every value here is immutable, so that a stage can hand it on without asking who
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
 from dynamic_toolset.kube.objects import ObjectKey
 
-ServiceKey = ObjectKey
-"""Namespace and name of a Service."""
+
+class ServiceKey(NamedTuple):
+    """Names a Service. ``cluster`` is what the settings call its cluster, empty for our own."""
+
+    namespace: str
+    name: str
+    cluster: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.cluster}:{self.namespace}/{self.name}" if self.cluster else f"{self.namespace}/{self.name}"
+
+    @property
+    def tenant(self) -> tuple[str, str]:
+        """Whose it is: cluster and namespace."""
+        return self.cluster, self.namespace
+
+    @classmethod
+    def of(cls, key: ObjectKey, cluster: str = "") -> "ServiceKey":
+        """Return the key of an object of a cluster."""
+        return cls(key.namespace, key.name, cluster)
+
 
 Scheme = Literal["http", "https"]
 

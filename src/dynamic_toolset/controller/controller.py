@@ -371,10 +371,10 @@ class Controller:
             await self._take_over()
 
     async def _take_over(self) -> None:
-        events = self._services.take_changed()
-        self._inventory.update(events, self._services.store)
-        self._latency.arrived(events, self._arrived_at or asyncio.get_running_loop().time())
-        self._events, self._arrived_at = self._events | events, None
+        changed = {ServiceKey.of(key): self._services.store.get(key) for key in self._services.take_changed()}
+        self._inventory.update(changed)
+        self._latency.arrived(changed, self._arrived_at or asyncio.get_running_loop().time())
+        self._events, self._arrived_at = self._events | changed.keys(), None
         self._readiness.update(self._inventory.candidates)
         if self._readiness.problem is None:
             await self._readiness.settled(SLICES_WAIT)

@@ -30,7 +30,7 @@ from dynamic_toolset.discovery.endpoints import (
 )
 from dynamic_toolset.discovery.policy import NO_LABELS, NamespaceLabels, Permissions
 from dynamic_toolset.discovery.ports import Patterns, considered
-from dynamic_toolset.discovery.selection import Possible, Rank, Selection
+from dynamic_toolset.discovery.selection import Possible, Rank, Selection, Tenant
 from dynamic_toolset.discovery.twins import Entrance, entrance
 from dynamic_toolset.kube.objects import Labels, Service, ServicePort
 from dynamic_toolset.model import Candidate, Decision, Endpoint, Outcome, PortNote, Rejection, Scheme, ServiceKey
@@ -141,9 +141,14 @@ class Detector:
 
     ``namespace_labels`` are the labels of each namespace, by which the setting ``namespaces.selector`` selects. It may
     be a live mapping: what it says at the time of a decision counts, and a namespace that it lacks is not selected.
+
+    ``cluster`` is whose Services they are, empty for our own.
     """
 
-    def __init__(self, catalog: Catalog, settings: Settings, namespace_labels: NamespaceLabels = NO_LABELS) -> None:
+    def __init__(
+        self, catalog: Catalog, settings: Settings, namespace_labels: NamespaceLabels = NO_LABELS, cluster: str = ""
+    ) -> None:
+        self._cluster = cluster
         self._catalog = catalog
         self._settings = settings
         self._permissions = Permissions(settings, catalog, namespace_labels)
@@ -185,7 +190,7 @@ class Detector:
         return selection.within_namespace(possible, self._catalog, self._settings.policy.max_per_namespace)
 
     def beyond_all(
-        self, taken: Mapping[str, tuple[Rank, ...]], decided: Mapping[ServiceKey, Decision]
+        self, taken: Mapping[Tenant, tuple[Rank, ...]], decided: Mapping[ServiceKey, Decision]
     ) -> dict[ServiceKey, Decision]:
         """Decide which of the candidates that are taken of each namespace are too many in all."""
         return selection.beyond_all(taken, decided, self._settings.policy.max_in_all)
@@ -193,17 +198,17 @@ class Detector:
     def discover(self, services: Iterable[Service]) -> dict[ServiceKey, Decision]:
         """Decide about all Services of a cluster, in their order."""
         decided: dict[ServiceKey, Decision] = {}
-        possible: defaultdict[str, dict[ServiceKey, tuple[Entrance, Decision]]] = defaultdict(dict)
+        possible: defaultdict[Tenant, dict[ServiceKey, tuple[Entrance, Decision]]] = defaultdict(dict)
         for service in services:
-            key = service.metadata.key
+            key = ServiceKey.of(service.metadata.key, self._cluster)
             decided[key] = decision = self.detect(service)
-            possible[key.namespace].pop(key, None)  # of two with one name the last counts
+            possible[key.tenant].pop(key, None)  # of two with one name the last counts
             if decision.candidate:
-                possible[key.namespace][key] = (entrance(service, decision.candidate), decision)
-        selected = {namespace: self.select(group) for namespace, group in possible.items()}
+                possible[key.tenant][key] = (entrance(service, decision.candidate), decision)
+        selected = {tenant: self.select(group) for tenant, group in possible.items()}
         for one in selected.values():
             decided |= one.decisions
-        return decided | self.beyond_all({namespace: one.taken for namespace, one in selected.items()}, decided)
+        return decided | self.beyond_all({tenant: one.taken for tenant, one in selected.items()}, decided)
 
     # --- Which rules are worth a look -----------------------------------------------------------------------------
 
@@ -345,7 +350,7 @@ class Detector:
         if asked.health_path:
             check = msgspec.structs.replace(check, path=asked.health_path, root=True)
         candidate = Candidate(
-            key=service.metadata.key,
+            key=ServiceKey.of(service.metadata.key, self._cluster),
             type=kind.name,
             name=asked.name or service.metadata.name,
             endpoint=url,

@@ -229,11 +229,12 @@ class Credential(_Settings, frozen=True):
     """Which environment variables of the *agent* hold the credentials for one Service.
 
     Bound to a namespace and a Service by name: a credential for "every Grafana" would be handed to whoever may
-    create a Service that looks like one.
+    create a Service that looks like one. Without ``cluster`` it is one of our own cluster.
     """
 
     namespace: DnsLabel
     service: DnsLabel
+    cluster: DnsLabel | None = None
     api_key: EnvName | None = None
     username: EnvName | None = None
     password: EnvName | None = None
