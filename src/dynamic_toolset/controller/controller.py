@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from dynamic_toolset import tracing
 from dynamic_toolset.controller import conditions, latency, logbook
+from dynamic_toolset.controller.clusters import RECALLED, Clusters
 from dynamic_toolset.controller.conditions import RELEASE
 from dynamic_toolset.controller.latency import Latency
 from dynamic_toolset.controller.leadership import Leadership
@@ -66,6 +67,9 @@ FIRST_PUBLICATION_WAIT = 1.0
 SLICES_WAIT = 0.5
 """Seconds that a look waits for the EndpointSlices of new candidates, which are not checked without: mostly they come
 within milliseconds, and the checks are then under way while the pass keeps the loop busy."""
+
+CLUSTERS_WAIT = 1.0
+"""Seconds that the first look waits for the Services of other clusters. Until then they are as published last."""
 
 LAST_WRITE = 5.0
 """Seconds that a write under way may still take when the service is to end."""
@@ -123,6 +127,15 @@ class Controller:
 
         guard = Guard(settings.policy.allowed_ranges, settings.policy.refused_ranges)
         self._readiness = Readiness(client, guard, api_server=dialled(client.server), on_change=self._hasten)
+        self._clusters = Clusters(
+            client,
+            settings,
+            catalog,
+            namespace=settings.config_map.namespace,
+            on_change=self._services_changed,
+            notify=self._pacer.notify,
+            protect=self._readiness.protect,
+        )
         self._probe = Probe(settings.health_check, guard)
         self._checker = Checker(
             self._probe,
@@ -180,6 +193,7 @@ class Controller:
             others = [
                 tasks.create_task(self._namespaces.run(), name="namespaces"),
                 tasks.create_task(self._follow_services(), name="services"),
+                tasks.create_task(self._clusters.run(), name="clusters"),
                 tasks.create_task(self._config_maps.run(), name="configmap"),
                 tasks.create_task(self._readiness.run(), name="readiness"),
                 tasks.create_task(self._checker.run(), name="health"),
@@ -207,6 +221,7 @@ class Controller:
     def look_again(self) -> None:
         """List all Services anew, and ask every candidate, though nothing says that anything changed."""
         self._services.relist()
+        self._clusters.relist()
         self._checker.hasten(self._inventory.candidates)
 
     # --- How it is ---------------------------------------------------------------------------------------------------
@@ -265,7 +280,7 @@ class Controller:
             found["EndpointSlices"] = self._readiness.reflector
         if self._leadership.reflector is not None:
             found["Lease"] = self._leadership.reflector
-        return found
+        return found | self._clusters.reflectors()
 
     def _watch(self, reflector: Reflector[Any, Any]) -> Watch:
         done, now = reflector.statistics, time.monotonic()
@@ -321,6 +336,7 @@ class Controller:
             yield Problem("EndpointSlicesUnreadable", self._readiness.problem)
         if self._leadership.problem:
             yield Problem("LeaseUnavailable", self._leadership.problem)
+        yield from self._clusters.problems()
 
     # --- The loop --------------------------------------------------------------------------------------------------
 
@@ -329,6 +345,7 @@ class Controller:
             await self._synced(reflector)
         self._remember(self._publisher.present())
         with tracing.span("pass"):
+            await self._clusters.settled(CLUSTERS_WAIT)
             await self._look()
             if self._succeeds:
                 # What is known is shown meanwhile. Without the verdicts all would be news: not known, and known again.
@@ -372,20 +389,27 @@ class Controller:
 
     async def _take_over(self) -> None:
         changed = {ServiceKey.of(key): self._services.store.get(key) for key in self._services.take_changed()}
+        changed |= self._clusters.take_changed()
         self._inventory.update(changed)
         self._latency.arrived(changed, self._arrived_at or asyncio.get_running_loop().time())
         self._events, self._arrived_at = self._events | changed.keys(), None
         self._readiness.update(self._inventory.candidates)
         if self._readiness.problem is None:
             await self._readiness.settled(SLICES_WAIT)
-        self._checker.update(self._inventory.candidates)
+        self._checker.update(self._to_check())
+
+    def _to_check(self) -> Mapping[ServiceKey, Candidate]:
+        candidates = self._inventory.candidates
+        return {key: one for key, one in candidates.items() if not (key.cluster and self._clusters.is_recalled(key))}
 
     def _remember(self, present: ConfigMap | None) -> None:
         """Take what the ConfigMap says for what is published: by an earlier run, or by the instance that leads."""
         if present is not self._remembered:
             self._remembered = present
             self._good = _documents_of(present)
-            self._published = generic.published(_data(present).get(generic.KEY, ""))
+            tools = generic.tools(_data(present).get(generic.KEY, ""))
+            self._published = generic.published_by(tools)
+            self._clusters.remember(tools)
 
     async def _pass(self) -> None:
         """Decide what is listed, and make it so, or only know it while another instance leads."""
@@ -415,7 +439,8 @@ class Controller:
             self._good = rendered.documents
         self._conditions = tuple(self._find_conditions())
         unreadable = (
-            Problem("ServiceUnreadable", f"Service {key}: {error}") for key, error in self._services.skipped.items()
+            Problem("ServiceUnreadable", f"Service {key}: {error}")
+            for key, error in (*self._services.skipped.items(), *self._clusters.unreadable())
         )
         report = Report(
             self._inventory.decisions,
@@ -480,7 +505,7 @@ class Controller:
 
     def _held(self, present: ConfigMap | None) -> Held:
         """Find out whether it is the backends that fail or our own network, and what stays listed meanwhile."""
-        candidates, now = self._inventory.candidates, asyncio.get_running_loop().time()
+        candidates, now = self._to_check(), asyncio.get_running_loop().time()
         health = {key: self._checker.health(key) for key in candidates}
         published = frozenset(
             key
@@ -489,6 +514,8 @@ class Controller:
         )
         answering = {key for key, one in candidates.items() if answers(one, health[key], self._settings)}
         failing = frozenset(key for key in published - answering if health[key].failures)
+        unproven = self._clusters.unproven(failing, now)
+        published, failing = published - unproven, failing - unproven
         if failing - self._failing and now - self._all_asked > self._settle:
             self._checker.hasten(published - failing)  # is it only this one?
             self._all_asked = now
@@ -498,10 +525,11 @@ class Controller:
         held = self._removals.hold(failing, published, len(answering), now=now, release=release)
         self._failing, self._outage = failing, held.outage
         self._wake.set(None if held.wake is None else held.wake - now)
-        return held
+        return replace(held, services=held.services | unproven)
 
     def _discovered(self, candidate: Candidate, held: Held) -> DiscoveredService:
-        health = self._checker.health(candidate.key)
+        recalled = candidate.key.cluster and self._clusters.is_recalled(candidate.key)
+        health = RECALLED if recalled else self._checker.health(candidate.key)
         listed = is_listed(candidate, health, self._settings, self._published, held.services)
         return DiscoveredService(candidate, health, listed)
 

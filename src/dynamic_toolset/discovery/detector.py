@@ -17,10 +17,13 @@ from dynamic_toolset.discovery import annotations, selection
 from dynamic_toolset.discovery.annotations import Request, quoted
 from dynamic_toolset.discovery.catalog import CUSTOM, Catalog, Rule, ServiceType, as_tuple, port_pattern
 from dynamic_toolset.discovery.endpoints import (
+    balanced_host,
     endpoint,
+    external_addresses,
     foreign_host,
     is_headless,
     matching_port,
+    named_elsewhere,
     named_port,
     only_port,
     outside_port,
@@ -64,6 +67,13 @@ _HELPERS = frozenset(
 _Index = dict[str, list[tuple[ServiceType, Rule]]]
 
 _NO_TRACE = Decision(Outcome.IGNORED, "it has no toolset annotation, and no labels or name of a known service type")
+
+
+_UNREACHABLE = (
+    "a Service of another cluster needs an address that can be reached from here: that of a load balancer (type "
+    f"LoadBalancer), or, as far as the setting policy.foreignEndpoints allows it, an externalIP or what annotation "
+    f"{annotations.ENDPOINT} names"
+)
 
 
 class _Strength(IntEnum):
@@ -151,7 +161,7 @@ class Detector:
         self._cluster = cluster
         self._catalog = catalog
         self._settings = settings
-        self._permissions = Permissions(settings, catalog, namespace_labels)
+        self._permissions = Permissions(settings, catalog, namespace_labels, cluster)
         self._everywhere = settings.namespaces == Namespaces()
         self._by_value: _Index = {}
         self._by_name: _Index = {}
@@ -184,6 +194,27 @@ class Detector:
         if asked is None:
             return self._detected(service, Request(), found)
         return self._asked_for(service, asked, found)
+
+    def recall(self, key: ServiceKey, type_name: str, name: str, endpoint: Endpoint) -> Decision:
+        """Decide about a Service that cannot be read for now, by what was published of it last."""
+        refused = self._permissions.refusal_of(key.namespace, type_name)
+        if refused:
+            return _rejected(refused, by=Rejection.POLICY)
+        kind = self._catalog.types.get(type_name, self._catalog.types[CUSTOM])
+        candidate = Candidate(
+            key=key,
+            type=type_name,
+            name=name,
+            endpoint=endpoint,
+            check=kind.health,
+            agent=kind.holmesgpt,
+            title=kind.title,
+            description=kind.description,
+            catalog_type=kind.name,
+        )
+        return Decision(
+            Outcome.CANDIDATE, f"{kind.title}, as published last: its cluster has not been reached since", candidate
+        )
 
     def select(self, possible: Possible) -> Selection:
         """Decide what the possible candidates of one namespace mean for each other; their order does not matter."""
@@ -313,9 +344,23 @@ class Detector:
 
     def _refusal(self, service: Service, asked: Request, kind: "_Kind") -> str | None:
         """Return why it must not be listed, though it could be; None if it may be."""
-        return self._permissions.refusal(service, kind.name, self._foreign_host(service, asked))
+        host = self._foreign_host(service, asked)
+        refused = self._permissions.refusal(service, kind.name, host)
+        if refused is None and host is None and self._cluster and self._reachable(service) is None:
+            return _UNREACHABLE
+        return refused
+
+    def _reachable(self, service: Service) -> str | None:
+        """Return where a Service of another cluster can be reached from here: never its ClusterIP."""
+        balanced = balanced_host(service, self._settings.cluster_domain)
+        if balanced is not None:
+            return balanced
+        namespace = service.metadata.namespace
+        return next((one for one in external_addresses(service) if self._permissions.grants(namespace, one)), None)
 
     def _foreign_host(self, service: Service, asked: Request) -> str | None:
+        if self._cluster:
+            return named_elsewhere(service, asked.endpoint)
         return foreign_host(service, asked.endpoint, self._settings.cluster_domain)
 
     def _candidate(self, service: Service, asked: Request, kind: "_Kind", place: "_Place") -> Decision:
@@ -341,7 +386,11 @@ class Detector:
             scheme = asked.scheme or scheme_of(service, port, scheme)
             path = _first(asked.path, path)
         evidence = kind.evidence
-        if host is None:
+        if host is None and self._cluster:
+            reachable = self._reachable(service) or ""
+            url = Endpoint(scheme, reachable, port.port, path)
+            evidence = (*evidence, f"it is reached from cluster to cluster at {reachable}")
+        elif host is None:
             url = endpoint(service, port, scheme, path, self._settings)
         else:
             url = Endpoint(scheme, host, port.port, path)

@@ -6,8 +6,9 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from dynamic_toolset.discovery.detector import Detector
+from dynamic_toolset.discovery.endpoints import read_url
 from dynamic_toolset.discovery.selection import Selection, Tenant
-from dynamic_toolset.discovery.twins import Entrance, entrance
+from dynamic_toolset.discovery.twins import Entrance, entrance, recalled
 from dynamic_toolset.kube.objects import ObjectMeta, Service
 from dynamic_toolset.model import Candidate, Decision, Outcome, ServiceKey
 
@@ -32,6 +33,16 @@ def judge(detector: Detector, service: Service) -> Judged:
     if decision.outcome is Outcome.CANDIDATE and decision.candidate:
         return Judged(bare, decision, entrance(service, decision.candidate))
     return Judged(bare, decision)
+
+
+def recall(detector: Detector, key: ServiceKey, type_name: str, name: str, url: str) -> Judged | None:
+    """Decide on a Service by what was published of it last; None if that cannot be used. Pure."""
+    endpoint = read_url(url)
+    if endpoint is None:
+        return None
+    decision = detector.recall(key, type_name, name, endpoint)
+    bare = ObjectMeta(key.name, key.namespace)
+    return Judged(bare, decision, recalled(decision.candidate) if decision.candidate else None)
 
 
 class Inventory:

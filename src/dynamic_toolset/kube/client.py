@@ -44,6 +44,7 @@ __all__ = [
     "ENDPOINT_SLICES",
     "LEASES",
     "NAMESPACES",
+    "SECRETS",
     "SERVICES",
     "SUBJECT_ACCESS_REVIEWS",
     "TOKEN_REVIEWS",
@@ -105,6 +106,7 @@ class Resource(NamedTuple):
 SERVICES = Resource("", "v1", "services")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces")
+SECRETS = Resource("", "v1", "secrets")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews")
@@ -144,6 +146,10 @@ class Client:
     def server(self) -> str:
         """The URL of the API."""
         return self._connection.server
+
+    def reconnect(self, connection: Connection) -> None:
+        """Send every request from now on over another connection. What is under way goes on over the last one."""
+        self._connection = connection
 
     async def get(self, resource: Resource, key: ObjectKey, type: type[T]) -> T:
         return await self._call("GET", _object_path(resource, key), type)

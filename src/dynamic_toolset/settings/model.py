@@ -22,8 +22,10 @@ LabelName = Annotated[
     str, Meta(pattern=r"^([a-z0-9][-.a-z0-9]{0,252}/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$")
 ]
 """The key of a label or annotation (kubernetes.io/docs/concepts/overview/working-with-objects/labels/)."""
-NamespacePattern = Annotated[str, Meta(pattern=r"^[a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?$")]
-"""The name of a namespace, in which ``*`` stands for any text."""
+NamespacePattern = Annotated[
+    str, Meta(pattern=r"^([a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?/)?[a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?$")
+]
+"""The name of a namespace, in which ``*`` stands for any text; with ``CLUSTER/`` before it, of another cluster."""
 HostPattern = Annotated[str, Meta(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 """A host name, or ``*.`` and a domain for every name below it."""
 Origin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.\-\[\]:]+$")]
