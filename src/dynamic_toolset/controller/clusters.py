@@ -31,7 +31,7 @@ from dynamic_toolset.kube.connection import Connection
 from dynamic_toolset.kube.errors import ApiError, ConfigurationError, KubernetesError, ServerError
 from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta, Secret, Service
 from dynamic_toolset.kube.reflector import Reflector, backoff
-from dynamic_toolset.model import Health, Problem, ServiceKey, Verdict
+from dynamic_toolset.model import Candidate, Health, Problem, ServiceKey, Verdict
 from dynamic_toolset.settings import RemoteCluster, Settings
 from dynamic_toolset.strict_yaml import YamlError, read
 from dynamic_toolset.toolset.generic import Tool
@@ -104,6 +104,12 @@ class Clusters:
         """Whether a Service is known from our own document only."""
         one = self._all.get(key.cluster)
         return one is not None and key in one.recalled
+
+    def without_recalled(self, candidates: Mapping[ServiceKey, Candidate]) -> Mapping[ServiceKey, Candidate]:
+        """Return the candidates that are known from more than our own document."""
+        if not any(one.recalled for one in self._all.values()):
+            return candidates
+        return {key: one for key, one in candidates.items() if not self.is_recalled(key)}
 
     def unproven(self, failing: Collection[ServiceKey], now: float) -> frozenset[ServiceKey]:
         """Return those of the failing candidates whose clusters have not answered since they began to fail.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from ipaddress import AddressValueError, IPv4Address
+from itertools import islice
 from types import MappingProxyType
 
 from dynamic_toolset.discovery.annotations import ENDPOINT, quoted
@@ -17,6 +18,7 @@ from dynamic_toolset.discovery.catalog import CUSTOM, Catalog
 from dynamic_toolset.kube import selectors
 from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta, Service
 from dynamic_toolset.settings import Settings
+from dynamic_toolset.strict_yaml import MAX_MISTAKES
 
 NamespaceLabels = Mapping[str, Mapping[str, str]]
 """The labels of each namespace, by its name."""
@@ -55,6 +57,8 @@ class Permissions:
         self._namespaces = settings.namespaces
         self._selected = selectors.parse(settings.namespaces.selector)
         self._labels = namespace_labels
+        self._chosen = selectors.parse(settings.selector)
+        self._service_types = settings.service_types
         self._known_types = catalog.types.keys()
         self._allowed_types = [(meant(one.namespaces), frozenset(one.types)) for one in policy.allowed_types]
         # They limit a namespace, which without them may publish everything: so those without a cluster hold everywhere.
@@ -69,8 +73,8 @@ class Permissions:
 
     def outside(self, namespace: str) -> str | None:
         """Return why Services of this namespace are not looked at."""
-        if unwanted := self._unwanted(namespace):
-            return unwanted
+        if left_out := self._left_out(namespace):
+            return left_out
         if self._namespaces.selector:
             labels = self._labels.get(namespace)
             if labels is None:
@@ -79,7 +83,13 @@ class Permissions:
                 return "the labels of its namespace do not match the setting namespaces.selector"
         return None
 
-    def _unwanted(self, namespace: str) -> str | None:
+    def unselected(self, metadata: ObjectMeta) -> str | None:
+        """Return why a Service with these labels is not looked at."""
+        if self._chosen(metadata.labels or {}):
+            return None
+        return "its labels do not match the setting selector"
+
+    def _left_out(self, namespace: str) -> str | None:
         if namespace in self._namespaces.exclude:
             return "its namespace is excluded by the setting namespaces.exclude"
         if self._namespaces.include and namespace not in self._namespaces.include:
@@ -88,7 +98,7 @@ class Permissions:
 
     def refusal_of(self, namespace: str, type_name: str) -> str | None:
         """Return why nothing of this namespace may be published as this type, as far as that follows from names."""
-        return self._unwanted(namespace) or self._refused_type(namespace, type_name)
+        return self._left_out(namespace) or self._disabled(type_name) or self._refused_type(namespace, type_name)
 
     def grants(self, namespace: str, host: str) -> bool:
         """Whether Services of this namespace may lead to this host, though it is not theirs."""
@@ -104,7 +114,7 @@ class Permissions:
             return "its name or namespace is not a DNS label, so it has no address"
         if metadata.key == _KUBERNETES_API or (host is not None and self._is_kubernetes_api(host)):
             return "it leads to the Kubernetes API, which is never listed"
-        refused = self._refused_type(metadata.namespace, type_name)
+        refused = self._unwanted(metadata, type_name) or self._refused_type(metadata.namespace, type_name)
         if refused:
             return refused
         if host is not None:
@@ -115,6 +125,32 @@ class Permissions:
                 f"the setting policy.withoutSelector can allow that for its namespace{self._as(metadata.namespace)}"
             )
         return None
+
+    def _unwanted(self, metadata: ObjectMeta, type_name: str) -> str | None:
+        """Return why a Service is not taken for a type, whoever publishes it."""
+        if disabled := self._disabled(type_name):
+            return disabled
+        setting = self._setting_of(type_name)
+        wanted = self._service_types.get(setting)
+        if wanted is None:
+            return None
+        for kind, asked, found in (
+            ("label", wanted.labels, metadata.labels or {}),
+            ("annotation", wanted.annotations, metadata.annotations or {}),
+        ):
+            for name, value in asked.items():
+                if found.get(name) != value:
+                    must = f"it must carry the {kind} {name} with the value {quoted(value)}"
+                    return f"by the setting serviceTypes.{setting}.{kind}s {must}"
+        return None
+
+    def _disabled(self, type_name: str) -> str | None:
+        setting = self._setting_of(type_name)
+        wanted = self._service_types.get(setting)
+        return None if wanted is None or wanted.enabled else f"the setting serviceTypes.{setting}.enabled is false"
+
+    def _setting_of(self, type_name: str) -> str:
+        return type_name if type_name in self._known_types else CUSTOM
 
     def _refused_type(self, namespace: str, type_name: str) -> str | None:
         allowances = [types for applies, types in self._allowed_types if applies(namespace)] or [
@@ -177,18 +213,23 @@ def is_host(host: str) -> bool:
 
 
 def unknown_types(settings: Settings, catalog: Catalog) -> list[str]:
-    """Return, for each type in the settings that the catalog does not have, one line that names setting and type."""
+    """Return, for each type in the settings that the catalog does not have, one line that names setting and type.
+
+    Of more than MAX_MISTAKES the first are named.
+    """
     policy = settings.policy
     named = [
         *((f"policy.allowedTypes[{number}].types", one.types) for number, one in enumerate(policy.allowed_types)),
         ("policy.trustedTypes", policy.trusted_types),
+        *((f"serviceTypes.{name}", (name,)) for name in settings.service_types),
     ]
-    return [
+    found = (
         f"{path}: there is no service type {name!r}; {_near(name, catalog.types)}"
         for path, names in named
         for name in names
         if name not in catalog.types
-    ]
+    )
+    return list(islice(found, MAX_MISTAKES))
 
 
 def own_hosts(metadata: ObjectMeta, cluster_domain: str) -> tuple[str, str, str]:

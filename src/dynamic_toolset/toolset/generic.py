@@ -4,7 +4,7 @@ It is also our own memory: after a restart it says what was published before.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -68,12 +68,7 @@ def render(services: Sequence[DiscoveredService], settings: ToolsetSettings = _N
 
 def published(text: str) -> Published:
     """Return the Services, with their types, that a document lists; what cannot be read in it is passed over."""
-    return published_by(tools(text))
-
-
-def published_by(listed_tools: Iterable[Tool]) -> Published:
-    """Return the Services, with their types, of the tools of a document."""
-    return frozenset((tool.service, tool.type) for tool in listed_tools)
+    return frozenset((tool.service, tool.type) for tool in tools(text))
 
 
 def tools(text: str) -> tuple[Tool, ...]:
