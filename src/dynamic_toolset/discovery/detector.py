@@ -364,7 +364,8 @@ class Detector:
 
     def _foreign_host(self, service: Service, asked: Request) -> str | None:
         if self._cluster:
-            return named_elsewhere(service, asked.endpoint)
+            named = named_elsewhere(service, asked.endpoint)
+            return None if named is not None and named == self._reachable(service) else named
         return foreign_host(service, asked.endpoint, self._settings.cluster_domain)
 
     def _candidate(self, service: Service, asked: Request, kind: "_Kind", place: "_Place") -> Decision:
