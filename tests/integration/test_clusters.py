@@ -9,6 +9,7 @@ import pytest
 from dynamic_toolset.model import ServiceKey
 from dynamic_toolset.sandbox import Sandbox
 from tests.integration.sandboxed import NAMESPACE, TARGET, TOOLSET, Cluster, Elsewhere, Subject, until
+from tests.integration.serving import Served
 
 Start = Callable[..., Awaitable[Subject]]
 
@@ -224,6 +225,38 @@ async def test_no_secret_is_asked_for_without_another_cluster(cluster: Cluster, 
     await start()
     await until(lambda: cluster.known == {"shop/ours"})
     assert not [key for key in cluster.sandbox.requests if key[1] == "secrets"]
+
+
+async def test_the_api_shows_whose_a_service_is(
+    cluster: Cluster, eu: Elsewhere, serve: Callable[..., Awaitable[Served]]
+) -> None:
+    await cluster.add("orders")
+    await eu.add("orders")
+    await eu.hand_over()
+    served = await serve(**clusters(eu))
+    await until(lambda: cluster.known == {"shop/orders", "eu:shop/orders"})
+
+    async def found(query: str) -> list[tuple[str, str]]:
+        answer = (await served.get(f"/api/v1/services?{query}")).json
+        return [(one["cluster"], one["name"]) for one in answer["items"]]
+
+    both = [("", "orders"), ("eu", "orders")]
+    assert await found("") == both
+    assert await found("cluster=eu") == await found("search=eu:shop") == [("eu", "orders")]
+    assert await found("cluster=") == [("", "orders")]
+    first = (await served.get("/api/v1/services?limit=1")).json
+    assert (first["continue"], await found(f"limit=1&continue={first['continue']}")) == ("shop/orders", both[1:])
+    assert await found("continue=eu:shop/orders") == []
+
+    ours, theirs = [(await served.get(f"/api/v1/services/shop/orders{query}")).json for query in ("", "?cluster=eu")]
+    assert (ours["cluster"], theirs["cluster"]) == ("", "eu")
+    assert ours["toolsets"] == ["orders-shop-orders"]
+    assert theirs["toolsets"] == ["orders-shop-eu-orders"]
+    assert theirs["endpoint"].startswith("http://127.0.0.1:")
+    assert (await served.get("/api/v1/services/shop/orders?cluster=us")).status == 404
+    history = (await served.get("/api/v1/history")).json["items"]
+    assert {one["service"]["cluster"] for one in history if one["service"]} == {"", "eu"}
+    assert {"Services of eu", "Secret of eu"} <= (await served.get("/api/v1/statistics")).json["watches"].keys()
 
 
 async def test_one_cluster_takes_nothing_from_another(cluster: Cluster, eu: Elsewhere, start: Start) -> None:
