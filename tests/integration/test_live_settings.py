@@ -13,6 +13,7 @@ from dynamic_toolset.controller.controller import asks_alike
 from dynamic_toolset.controller.leadership import lease_of
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.model import Verdict
+from dynamic_toolset.publication.contest import ROUNDS
 from dynamic_toolset.sandbox.resources import CONFIG_MAPS, LEASES
 from dynamic_toolset.server import answers
 from dynamic_toolset.settings import ConfigMapSettings, Settings, ToolsetConfigSettings
@@ -109,7 +110,21 @@ async def test_what_others_write_meanwhile_stays_until_it_goes_on(
     assert (len(cluster.writes), outcome(served)) == (writes, word)
     change(served, **{name: False})
     await until(lambda: cluster.listed == {"a"}, 2)
-    await until(lambda: not problems(served))  # nor was that a contest
+    await until(lambda: not problems(served))
+
+
+async def test_what_was_written_meanwhile_is_no_fight_over_the_config_map(cluster: Cluster, serve: Serve) -> None:
+    await cluster.add("a")
+    served = await serve()
+    for _ in range(ROUNDS + 1):
+        await until(lambda: cluster.listed == {"a"}, 2)
+        change(served, paused=True)
+        await until(lambda: "Paused" in problems(served))
+        await cluster.edit({"toolset.json": THEIRS})
+        await until(lambda: served.supervisor.controller.report and not served.supervisor.controller.report.published)
+        change(served, paused=False)
+    await until(lambda: cluster.listed == {"a"}, 2)
+    await until(lambda: not problems(served))
 
 
 async def test_a_hold_that_comes_with_other_settings_holds_from_the_first_pass_on(

@@ -403,9 +403,8 @@ class Controller:
         """Decide what is listed, and make it so, or only know it while another instance leads."""
         began = asyncio.get_running_loop().time()
         leads = self._leadership.remaining() > 0
-        writes = leads and self._publishing.hold is None
         present = self._publisher.present()
-        if not writes:
+        if not leads:
             self._publisher.stand_down()
             self._remember(present)
         discovered, held = self._listing.decide(self._inventory.candidates, present)
@@ -422,7 +421,7 @@ class Controller:
                 published = await self._publishing.publish(render)
         failure = published.problem if published else None
         holds = published is not None and published.holds if leads else configmap.says(present, render(present))
-        if writes and holds and not rendered.held:
+        if leads and holds and not rendered.held:
             self._listing.has_published(discovered)
             self._rendering.good = rendered.documents
         self._conditions = tuple(self._find_conditions())
