@@ -304,8 +304,9 @@ class Report(Struct, frozen=True):
     hold a publication back, the documents are the last good ones, whatever is listed by now; but while the settings say
     that nothing is to be written, they are those that would be.
 
-    ``held`` are the services that stay listed only because so many fail at once, ``overrides`` what people wrote, None
-    if nothing, with its ``effects``, and ``leads`` says whether this instance is the one that writes.
+    ``held`` are the services that stay listed only because so many fail at once, or because their cluster is away,
+    ``overrides`` what people wrote, None if nothing, with its ``effects``, and ``leads`` says whether this instance is
+    the one that writes.
     """
 
     decisions: Mapping[ServiceKey, Decision]

@@ -1,14 +1,20 @@
 """The Services of other clusters: found, checked and published, and kept while their cluster is away."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
+from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.model import ServiceKey
 from dynamic_toolset.sandbox import Sandbox
-from tests.integration.sandboxed import NAMESPACE, TARGET, TOOLSET, Cluster, Elsewhere, Subject, until
+from dynamic_toolset.sandbox.resources import CONFIG_MAPS
+from dynamic_toolset.settings import ConfigMapSettings
+from dynamic_toolset.toolset import generic
+from tests.integration.sandboxed import CATALOG, NAMESPACE, TARGET, TOOLSET, Cluster, Elsewhere, Subject, until
 from tests.integration.serving import Served
 
 Start = Callable[..., Awaitable[Subject]]
@@ -141,6 +147,50 @@ async def test_restarted_while_a_cluster_is_away_it_leaves_what_was_published(
     await eu.back()
     await until(lambda: cluster.known == {"shop/ours", "shop/new", "eu:shop/metrics", "eu:shop/runbooks"})
     await until(lambda: second.verdict("metrics") == "healthy")
+
+
+async def test_other_settings_and_another_config_map_leave_the_part_of_a_cluster_that_is_away(
+    cluster: Cluster, eu: Elsewhere, serve: Callable[..., Awaitable[Served]]
+) -> None:
+    await cluster.add("ours")
+    await eu.add("orders")
+    await eu.hand_over()
+    served = await serve(**clusters(eu))
+    await until(lambda: cluster.known == {"shop/ours", "eu:shop/orders"})
+    await eu.away()
+    how = msgspec.structs.replace(served.settings, require_annotations=True)
+    served.supervisor.replace(how, CATALOG)
+    await until(lambda: "ClusterUnreachable" in problems(served))
+    assert cluster.known == {"shop/ours", "eu:shop/orders"}
+    moved = msgspec.structs.replace(how, config_map=ConfigMapSettings("moved", TARGET.namespace))
+    served.supervisor.replace(moved, CATALOG)
+    written = await until(lambda: cluster.sandbox._store.objects(CONFIG_MAPS).get(ObjectKey(TARGET.namespace, "moved")))
+    assert {str(tool.service) for tool in generic.tools(written["data"]["toolset.json"])} == cluster.known
+    await eu.back()
+    await until(lambda: "ClusterUnreachable" not in problems(served))
+
+
+def problems(served: Served) -> set[str]:
+    report = served.supervisor.controller.report
+    return {one.reason for one in report.problems} if report else set()
+
+
+async def test_an_address_that_must_not_be_dialled_is_not_kept_either(
+    cluster: Cluster, eu: Elsewhere, start: Start
+) -> None:
+    await eu.add("orders")
+    await eu.add("payments")
+    await eu.hand_over()
+    first = await start(**clusters(eu))
+    await until(lambda: cluster.known == {"eu:shop/orders", "eu:shop/payments"})
+    await first.stop()
+    await eu.away()
+    forged = json.loads(cluster.data["toolset.json"])
+    forged["tools"][0]["endpoint"] = "http://169.254.169.254:80"
+    await cluster.edit({"toolset.json": json.dumps(forged)})
+    await start(**clusters(eu))
+    await until(lambda: cluster.known == {"eu:shop/payments"})
+    assert "169.254" not in str(cluster.documents)
 
 
 async def test_back_and_empty_it_leaves_nothing_behind(cluster: Cluster, eu: Elsewhere, start: Start) -> None:

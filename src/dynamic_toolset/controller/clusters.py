@@ -34,6 +34,7 @@ from dynamic_toolset.kube.reflector import Reflector, backoff
 from dynamic_toolset.model import Candidate, Health, Problem, ServiceKey, Verdict
 from dynamic_toolset.settings import RemoteCluster, Settings
 from dynamic_toolset.strict_yaml import YamlError, read
+from dynamic_toolset.toolset import generic
 from dynamic_toolset.toolset.generic import Tool
 
 RECALLED = Health(Verdict.UNKNOWN, "not checked: its cluster has not been reached since the start")
@@ -53,6 +54,7 @@ class Clusters:
 
     ``client`` reads their Secrets, which are in ``namespace``. ``on_change`` is called when there is something to take
     over, ``notify`` when anything else is another than before, and ``protect`` with where the API of a cluster is.
+    ``known`` returns the health of a candidate as far as it follows from its address.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Clusters:
         on_change: Callable[[], None],
         notify: Callable[[], None],
         protect: Callable[[Iterable[Target]], None],
+        known: Callable[[Candidate], Health | None],
     ) -> None:
+        self._known = known
         self._all = {
             one.name: _Cluster(client, one, settings, catalog, namespace, on_change, notify, protect)
             for one in settings.clusters
@@ -94,10 +98,13 @@ class Clusters:
             changed |= one.take_changed()
         return changed
 
-    def remember(self, tools: Iterable[Tool]) -> None:
-        """Take what our own document says for what there is in those that have not been reached yet."""
-        known = tuple(tools)
-        for name, one in self._all.items():
+    def remember(self, document: str | None) -> None:
+        """Take what our own document says for what there is in those that have not been reached yet.
+
+        Where there is none, what is known stays.
+        """
+        known = () if document is None or not self._all else generic.tools(document)
+        for name, one in self._all.items() if document is not None else ():
             one.remember([tool for tool in known if tool.service.cluster == name])
 
     def is_recalled(self, key: ServiceKey) -> bool:
@@ -110,6 +117,10 @@ class Clusters:
         if not any(one.recalled for one in self._all.values()):
             return candidates
         return {key: one for key, one in candidates.items() if not self.is_recalled(key)}
+
+    def recalled_health(self, candidate: Candidate) -> Health | None:
+        """Return the health of a candidate that is known from our own document only, else None."""
+        return (self._known(candidate) or RECALLED) if self.is_recalled(candidate.key) else None
 
     def unproven(self, failing: Collection[ServiceKey], now: float) -> frozenset[ServiceKey]:
         """Return those of the failing candidates whose clusters have not answered since they began to fail.

@@ -112,6 +112,7 @@ class Controller:
             on_change=self._services_changed,
             notify=self._pacer.notify,
             protect=self._readiness.protect,
+            known=self._readiness.known,
         )
         self._probe = Probe(settings.health_check, guard)
         self._checker = Checker(
@@ -213,6 +214,8 @@ class Controller:
         self._reporting.report = other.report
         self._succeeds = other.report is not None
         self._was_published = other._listing.published  # noqa: SLF001 - one of us
+        if other.report is not None:
+            self._clusters.remember(next((one.text for one in other.report.documents if one.key == generic.KEY), None))
         if self._succeeds and asks_alike(self._settings, other._settings):  # noqa: SLF001
             self._checker.succeed(other._checker)  # noqa: SLF001
             self._knows_verdicts = True
@@ -397,7 +400,7 @@ class Controller:
             self._remembered = present
             self._rendering.remember(present)
             self._listing.remember(present)
-            self._clusters.remember(generic.tools(rendering.data_of(present).get(generic.KEY, "")))
+            self._clusters.remember(rendering.data_of(present).get(generic.KEY))
 
     async def _pass(self) -> None:
         """Decide what is listed, and make it so, or only know it while another instance leads."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from dynamic_toolset.controller.clusters import RECALLED, Clusters
+from dynamic_toolset.controller.clusters import Clusters
 from dynamic_toolset.controller.conditions import RELEASE
 from dynamic_toolset.controller.pacer import Alarm
 from dynamic_toolset.controller.rendering import data_of
@@ -78,7 +78,6 @@ class Listing:
 
     def _judged(self, candidate: Candidate, held: Held) -> DiscoveredService:
         # Which may have come to be refused by now.
-        recalled = self._clusters.is_recalled(candidate.key)
-        health = RECALLED if recalled else self._checker.health(candidate.key)
+        health = self._clusters.recalled_health(candidate) or self._checker.health(candidate.key)
         listed = is_listed(candidate, health, self._settings, self.published, held.services)
         return DiscoveredService(candidate, health, listed)

@@ -17,7 +17,7 @@ export function health(value) {
 
 export function listed(item) {
   if (!item.listed) return h("span", { class: "no" }, "no");
-  const held = item.held ? h("span", { class: "held", title: "Stays only because many fail at once" }, ", held") : null;
+  const held = item.held ? h("span", { class: "held", title: "Stays only because many fail at once, or its cluster is away" }, ", held") : null;
   return h("span", { class: "yes" }, "yes", held);
 }
 
