@@ -5,14 +5,33 @@ Every value here is immutable, so that a stage can hand it on without asking who
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
 from dynamic_toolset.kube.objects import ObjectKey
 
-ServiceKey = ObjectKey
-"""Namespace and name of a Service."""
+
+class ServiceKey(NamedTuple):
+    """Names a Service. ``cluster`` is what the settings call its cluster, empty for our own."""
+
+    namespace: str
+    name: str
+    cluster: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.cluster}:{self.namespace}/{self.name}" if self.cluster else f"{self.namespace}/{self.name}"
+
+    @property
+    def tenant(self) -> tuple[str, str]:
+        """Whose it is: cluster and namespace."""
+        return self.cluster, self.namespace
+
+    @classmethod
+    def of(cls, key: ObjectKey, cluster: str = "") -> "ServiceKey":
+        """Return the key of an object of a cluster."""
+        return cls(key.namespace, key.name, cluster)
+
 
 Scheme = Literal["http", "https"]
 
@@ -285,8 +304,9 @@ class Report(Struct, frozen=True):
     hold a publication back, the documents are the last good ones, whatever is listed by now; but while the settings say
     that nothing is to be written, they are those that would be.
 
-    ``held`` are the services that stay listed only because so many fail at once, ``overrides`` what people wrote, None
-    if nothing, with its ``effects``, and ``leads`` says whether this instance is the one that writes.
+    ``held`` are the services that stay listed only because so many fail at once, or because their cluster is away,
+    ``overrides`` what people wrote, None if nothing, with its ``effects``, and ``leads`` says whether this instance is
+    the one that writes.
     """
 
     decisions: Mapping[ServiceKey, Decision]

@@ -74,7 +74,7 @@ def check(data: bytes) -> None:
     decisions = detector.discover(given.services)
     for decision in decisions.values():
         _check_decision(decision)
-    last = {service.metadata.key: service for service in given.services}
+    last = {ServiceKey.of(service.metadata.key): service for service in given.services}
     assert detector.discover(reversed(last.values())) == decisions, "the order matters"
     _check_changes(last, detector, decisions)
     if given.overrides is not None or any(decision.candidate for decision in decisions.values()):
@@ -86,15 +86,12 @@ def _check_changes(
 ) -> None:
     """Let the Services come one after another, and one of them go."""
     inventory = Inventory(detector)
-    store = {}
     for key, service in services.items():
-        store[key] = inventory.judge(service)
-        inventory.update({key}, store)
+        inventory.update({key: inventory.judge(service)})
     assert inventory.decisions == decisions, "it matters that they came one after another"
     if services:
         gone = next(iter(services))
-        del store[gone]
-        inventory.update({gone}, store)
+        inventory.update({gone: None})
         rest = detector.discover(service for key, service in services.items() if key != gone)
         assert inventory.decisions == rest, "it matters that there was another one"
 

@@ -1,6 +1,7 @@
 """The service at work on the sandbox, in this process: what a test sets up, and what it looks at."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -21,6 +22,7 @@ from dynamic_toolset.sandbox import Backend, Sandbox
 from dynamic_toolset.sandbox.backends import Mode
 from dynamic_toolset.sandbox.resources import CONFIG_MAPS, SERVICES, Object, Target
 from dynamic_toolset.settings import Settings
+from dynamic_toolset.toolset import generic
 
 CATALOG = load_catalog()
 TARGET = ObjectKey("kubernaut-system", "kubernaut-toolset-config")
@@ -129,6 +131,11 @@ class Cluster:
         return listed(self.data)
 
     @property
+    def known(self) -> set[str]:
+        """The Services that are published, each with its cluster: ``eu:shop/orders``."""
+        return {str(tool.service) for tool in generic.tools(self.data.get("toolset.json", ""))}
+
+    @property
     def endpoints(self) -> dict[str, str]:
         return {tool["metadata"]["service"]: tool["endpoint"] for tool in _tools(self.data)}
 
@@ -147,6 +154,53 @@ class Cluster:
         if self.around is None:
             return await self._patch(request, wanted)
         return await self.around(lambda: self._patch(request, wanted))
+
+
+class Elsewhere:
+    """Another cluster: a sandbox of its own, whose Services are balanced, and a kubeconfig of it in a Secret of ours.
+
+    ``away`` and ``back`` stop its API and start it anew, as it was.
+    """
+
+    def __init__(self, cluster: Cluster, sandbox: Sandbox, name: str = "eu") -> None:
+        self.name = name
+        self.sandbox = sandbox
+        self.cluster = Cluster(sandbox, cluster._backends)
+        self._home = cluster.sandbox
+
+    @property
+    def setting(self) -> dict[str, str]:
+        return {"name": self.name, "secret": f"cluster-{self.name}"}
+
+    def kubeconfig(self, **user: Any) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "there",
+            "contexts": [{"name": "there", "context": {"cluster": "there", "user": "us"}}],
+            "clusters": [{"name": "there", "cluster": {"server": self.sandbox.url}}],
+            "users": [{"name": "us", "user": user or {"token": "sesame"}}],
+        }
+
+    async def hand_over(self, kubeconfig: Any = None, *, key: str = "kubeconfig") -> None:
+        """Put a kubeconfig into the Secret, that of this cluster if none is given."""
+        text = json.dumps(self.kubeconfig() if kubeconfig is None else kubeconfig)
+        data = {key: base64.b64encode(text.encode()).decode()}
+        metadata = {"namespace": TARGET.namespace, "name": self.setting["secret"]}
+        await self._home.put({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+
+    async def add(self, name: str, *, balanced: bool = True, **options: Any) -> Backend:
+        backend = await self.cluster.add(name, **options)
+        await self.sandbox.patch("Service", NAMESPACE, name, {"spec": {"type": "LoadBalancer"}})
+        if balanced:
+            await self.sandbox.balance(NAMESPACE, name, "127.0.0.1")
+        return backend
+
+    async def away(self) -> None:
+        await self.sandbox.__aexit__(None, None, None)
+
+    async def back(self) -> None:
+        await self.sandbox.__aenter__()
 
 
 class Subject(Nobody):

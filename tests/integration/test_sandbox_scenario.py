@@ -10,8 +10,8 @@ from dynamic_toolset.discovery.catalog import load_catalog
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.health.guard import Guard
 from dynamic_toolset.health.probe import Probe
-from dynamic_toolset.kube.objects import ObjectKey, Service
-from dynamic_toolset.model import Candidate, Outcome, Verdict
+from dynamic_toolset.kube.objects import Service
+from dynamic_toolset.model import Candidate, Outcome, ServiceKey, Verdict
 from dynamic_toolset.sandbox import Sandbox
 from dynamic_toolset.sandbox.scenario import OVERRIDES, SAMPLES, Scenario
 from dynamic_toolset.settings import ConfigMapSettings, HealthCheckSettings, Settings
@@ -25,7 +25,7 @@ async def scenario(sandbox: Sandbox) -> AsyncIterator[Scenario]:
         yield scenario
 
 
-async def what_our_service_would_list(sandbox: Sandbox) -> dict[ObjectKey, Candidate]:
+async def what_our_service_would_list(sandbox: Sandbox) -> dict[ServiceKey, Candidate]:
     found = [await sandbox.get("Service", *sample.key) for sample in SAMPLES]
     services = [msgspec.convert(service, Service) for service in found if service]
     decisions = Detector(load_catalog(), Settings()).discover(services)
@@ -42,7 +42,7 @@ async def what_our_service_would_list(sandbox: Sandbox) -> dict[ObjectKey, Candi
         }
 
 
-async def publish(sandbox: Sandbox, listed: dict[ObjectKey, Candidate], *, also: str = "") -> None:
+async def publish(sandbox: Sandbox, listed: dict[ServiceKey, Candidate], *, also: str = "") -> None:
     """Stand in for the service: write what it would."""
     tools = [{"name": key.name, "endpoint": candidate.endpoint.url} for key, candidate in listed.items()]
     data = {"toolset.json": json.dumps({"tools": tools}), "custom_toolset.yaml": also}
@@ -62,7 +62,7 @@ async def test_every_step_can_be_reached_and_is_not_before_the_service_reacts(
         await step.change()
         assert not await scenario.reached(step), step.title
         listed = await what_our_service_would_list(sandbox)
-        assert listed.keys() == step.listed, step.title
+        assert {key[:2] for key in listed} == step.listed, step.title
         await publish(sandbox, listed, also=step.text)
         assert await scenario.reached(step), step.title
 
@@ -72,11 +72,11 @@ async def test_the_story_has_one_of_each_kind(sandbox: Sandbox, scenario: Scenar
     found = [await sandbox.get("Service", *sample.key) for sample in SAMPLES]
     services = [msgspec.convert(service, Service) for service in found if service]
     decisions = Detector(load_catalog(), Settings()).discover(services)
-    assert decisions[ObjectKey("monitoring", "prometheus-headless")].outcome is Outcome.DUPLICATE
-    assert decisions[ObjectKey("monitoring", "node-exporter")].outcome is Outcome.IGNORED
-    assert "opted out" in decisions[ObjectKey("shop", "grafana")].reason
-    assert decisions[ObjectKey("playground", "prometheus")].type == "prometheus"  # only its health check gives it away
-    assert decisions[ObjectKey("shop", "orders")].type == "orders-api"
+    assert decisions[ServiceKey("monitoring", "prometheus-headless")].outcome is Outcome.DUPLICATE
+    assert decisions[ServiceKey("monitoring", "node-exporter")].outcome is Outcome.IGNORED
+    assert "opted out" in decisions[ServiceKey("shop", "grafana")].reason
+    assert decisions[ServiceKey("playground", "prometheus")].type == "prometheus"  # only its health check gives it away
+    assert decisions[ServiceKey("shop", "orders")].type == "orders-api"
 
 
 async def test_the_override_is_written_as_a_person_would(sandbox: Sandbox, scenario: Scenario) -> None:

@@ -340,7 +340,7 @@ async def test_a_change_is_streamed_when_it_happens(populated: Served, cluster: 
         await cluster.add("new")
         change = await populated.following(events, "change")
         assert (change.data["service"], change.data["cause"]) == (
-            {"namespace": NAMESPACE, "name": "new"}, "Service shop/new was created"
+            {"namespace": NAMESPACE, "name": "new", "cluster": ""}, "Service shop/new was created"
         )  # fmt: skip
         assert msgspec.convert(change.data, answers.HistoryItem).id == change.id
         assert (await populated.following(events, "report")).id is None

@@ -39,12 +39,14 @@ def service(
     reason: str = "",
     listed: bool | None = None,
     held: bool = False,
+    cluster: str = "",
 ) -> Item:
     seen = decision in ("candidate", "duplicate")
     condition = health if decision == "candidate" else None
     return {
         "namespace": namespace,
         "name": name,
+        "cluster": cluster,
         "decision": decision,
         "type": kind if seen else None,
         "endpoint": f"http://{name}.{namespace}.svc.cluster.local:{port}" if seen and kind else None,

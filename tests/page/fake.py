@@ -39,7 +39,8 @@ T = TypeVar("T")
 
 
 def _key(item: Item) -> str:
-    return f"{item['namespace']}/{item['name']}"
+    whose = f"{item['cluster']}:" if item["cluster"] else ""
+    return f"{whose}{item['namespace']}/{item['name']}"
 
 
 class Fake:
@@ -92,10 +93,11 @@ class Fake:
 
     def change(self, key: str, **fields: Any) -> None:
         """Change a Service, or add one."""
-        namespace, _, name = key.partition("/")
+        whose, _, name = key.partition("/")
+        cluster, _, namespace = whose.rpartition(":")
 
         def edit() -> None:
-            item = self._services.get(key) or data.service(namespace, name, "prometheus")
+            item = self._services.get(key) or data.service(namespace, name, "prometheus", cluster=cluster)
             self._services[key] = item | fields
             self._services = dict(sorted(self._services.items(), key=lambda pair: pair[0].split("/")))
             self._tell(key, "service_listed" if self._services[key]["listed"] else "service_not_listed")
@@ -305,7 +307,7 @@ class Fake:
         return _json({"items": items[start : start + limit], "total": len(items), "continue": more})
 
     async def _detail(self, request: web.Request) -> web.Response:
-        key = f"{request.match_info['namespace']}/{request.match_info['name']}"
+        key = _key({"cluster": request.query.get("cluster", ""), **request.match_info})
         item = self._services.get(key)
         if item is None:
             return _problem(request, 404, "Not Found", "there is no such Service")
@@ -354,7 +356,7 @@ class Fake:
     def _tell(self, key: str, event: str) -> None:
         item = self._services[key]
         told = {name: item[name] or "" for name in ("type", "endpoint", "health", "reason")}
-        about = {"namespace": item["namespace"], "name": item["name"]}
+        about = {part: item[part] for part in ("namespace", "name", "cluster")}
         self._enter({"event": event, "service": about, "cause": f"Service {key} changed"} | told)
         self._report()
 

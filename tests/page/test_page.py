@@ -139,6 +139,23 @@ def test_back_and_forward(page: Page, server: Fake) -> None:
     expect(page.locator("#services")).to_be_visible()
 
 
+def test_a_service_of_another_cluster_is_told_apart_everywhere(page: Page, server: Fake) -> None:
+    server.change("eu:monitoring/grafana", reason="answers from elsewhere")
+    opened(page)
+    ours, theirs = (page.locator(f'tr[data-key="{key}"]') for key in ("monitoring/grafana", "eu:monitoring/grafana"))
+    expect(ours).to_have_count(1)
+    expect(theirs.locator(".c-namespace")).to_have_text("eu: monitoring")
+    theirs.locator("a").click()
+    eventually(lambda: query(page) == "service=eu:monitoring/grafana")
+    expect(page.locator("#detail-title")).to_have_text("eu: monitoring / grafana")
+    expect(page.get_by_role("dialog")).to_contain_text("answers from elsewhere")
+    assert any(path.endswith("/api/v1/services/monitoring/grafana?cluster=eu") for path in server.requests)
+    opened(page, "?search=eu:monitoring")
+    expect(page.locator("tr[data-key]")).to_have_count(1)
+    opened(page, "?view=history")
+    expect(page.get_by_role("link", name="eu:monitoring/grafana").first).to_be_visible()
+
+
 def test_a_shared_link_to_a_service(page: Page, server: Fake) -> None:
     opened(page, "?service=search/opensearch")
     expect(page.get_by_role("dialog")).to_contain_text("not checked yet")

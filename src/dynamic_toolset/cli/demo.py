@@ -32,7 +32,7 @@ STEP_DEADLINE = 20.0
 PAUSE = 1.5
 """Seconds to read what happened. It is also the quiet time after which the service looks at a change at once."""
 
-_ABOUT = {sample.key: sample.about for sample in SAMPLES}
+_ABOUT = {ServiceKey.of(sample.key): sample.about for sample in SAMPLES}
 
 
 def run(*, keep: bool) -> None:

@@ -24,7 +24,7 @@ def run_files(files: Sequence[str], output: str, config: Path | None, assignment
     setup = prepare(config, assignments)
     manifests = read(files)
     decisions = Detector(setup.catalog, setup.settings, manifests.namespaces).discover(manifests.services)
-    keys = [service.metadata.key for service in manifests.services]
+    keys = [ServiceKey.of(service.metadata.key) for service in manifests.services]
     if output == "json":
         print(json.dumps({"services": [_facts(key, decisions[key]) for key in keys]}, indent=2))
     elif keys:
@@ -48,7 +48,7 @@ def run_live(
     found = asyncio.run(survey(connection, setup, only=key))
     decision = found.decisions.get(key)
     if decision is None:
-        unreadable = next((skipped.error for skipped in found.skipped if skipped.key == key), None)
+        unreadable = next((skipped.error for skipped in found.skipped if skipped.key == service), None)
         why = f"cannot be read: {unreadable}" if unreadable else f"does not exist in {connection.server}"
         print(f"error: Service {key} {why}", file=sys.stderr)
         sys.exit(1)

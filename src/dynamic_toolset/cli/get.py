@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from dynamic_toolset.cli.remote import Remote, Where, reached
-from dynamic_toolset.cli.tables import draw, draw_services
+from dynamic_toolset.cli.tables import draw, draw_services, name_of
 
 PAGE = 500
 """Services asked for at once: the most that the API gives."""
@@ -27,7 +27,7 @@ def services(output: str, query: Sequence[tuple[str, str]], where: Where) -> Non
         print(yaml.safe_dump({"services": rows}, sort_keys=False), end="")
     elif output == "name":
         for row in rows:
-            print(f"{row['namespace']}/{row['name']}")
+            print(name_of(row))
     else:
         listed = sum(bool(row["listed"]) for row in rows)
         draw_services(rows, end=f"{listed} in the toolset, of {len(rows)} shown.")
@@ -51,7 +51,7 @@ def toolset(output: str, where: Where) -> None:
                         "yes" if one["enabled"] else "no",
                         one["source"],
                         "yes" if one["overridden"] else "no",
-                        ", ".join(f"{service['namespace']}/{service['name']}" for service in one["services"]) or "-",
+                        ", ".join(map(name_of, one["services"])) or "-",
                     ),
                     "" if one["enabled"] else "dim",
                 )

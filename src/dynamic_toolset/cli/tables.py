@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dynamic_toolset.cli.failures import printable
+from dynamic_toolset.model import ServiceKey
 
 _COLOURS = {"healthy": "green", "unhealthy": "red", "unknown": "yellow"}
 
@@ -26,13 +27,23 @@ def draw(titles: Sequence[str], rows: Iterable[tuple[Sequence[str], str]], *, en
         console.print(f"\n{end}")
 
 
+def name_of(service: Mapping[str, Any]) -> str:
+    """Return what a Service is called: with its cluster, if that is not our own."""
+    return str(ServiceKey(service["namespace"], service["name"], service.get("cluster") or ""))
+
+
 def draw_services(rows: Sequence[Mapping[str, Any]], *, end: str) -> None:
-    """Print what was decided about Services, with the fields of ``describe.facts`` and their health."""
+    """Print what was decided about Services, with the fields of ``describe.facts`` and their health.
+
+    Their clusters are shown if any of them is of another one.
+    """
+    elsewhere = any(row.get("cluster") for row in rows)
     draw(
-        ("NAMESPACE", "NAME", "TYPE", "ENDPOINT", "HEALTH", "LISTED", "WHY"),
+        (*(["CLUSTER"] if elsewhere else []), "NAMESPACE", "NAME", "TYPE", "ENDPOINT", "HEALTH", "LISTED", "WHY"),
         (
             (
                 (
+                    *([str(row.get("cluster") or "-")] if elsewhere else []),
                     str(row["namespace"]),
                     str(row["name"]),
                     str(row["type"] or "-"),

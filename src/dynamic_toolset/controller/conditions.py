@@ -11,14 +11,14 @@ from dynamic_toolset.settings import Settings
 RELEASE = "kubernaut.io/release-removals"
 """Annotation of the ConfigMap: a new value releases the removals that are held because many services failed at once."""
 
-_PATIENCE = 3
+PATIENCE = 3
 """Failures in a row after which a watch is called failing: an API server that restarts is no news."""
 
 
 def watch_failing(what: str, reflector: Reflector[Any, Any]) -> Iterator[Problem]:
     """Yield the condition of a watch that cannot be had."""
     now = reflector.statistics
-    if now.consecutive_failures >= _PATIENCE:
+    if now.consecutive_failures >= PATIENCE:
         message = f"{what} cannot be followed: {now.last_error}; what was seen last stays in force"
         yield Problem("WatchFailing", message)
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from dynamic_toolset import tracing
 from dynamic_toolset.controller import conditions, rendering
+from dynamic_toolset.controller.clusters import Clusters
 from dynamic_toolset.controller.full_looks import Rounds
 from dynamic_toolset.controller.leadership import Leadership, lease_of
 from dynamic_toolset.controller.listing import Listing
@@ -54,6 +55,12 @@ SLICES_WAIT = 0.5
 """Seconds that a look waits for the EndpointSlices of new candidates, which are not checked without: mostly they come
 within milliseconds, and the checks are then under way while the pass keeps the loop busy."""
 
+CLUSTERS_WAIT = 1.0
+"""Seconds that the first look waits for the Services of other clusters, which are until then as published last."""
+
+CLUSTERS_WAIT_AGAIN = 0.3
+"""The same where other settings come into force, for which nobody wants to wait."""
+
 LAST_WRITE = 5.0
 """Seconds that a write under way may still take when the service is to end."""
 
@@ -85,10 +92,9 @@ class Controller:
     ) -> None:
         self._settings = settings
         observer, target = observer or Nobody(), settings.config_map
+        lease = lease or lease_of(settings)
         self._pacer = Pacer()
-        self._leadership = Leadership(
-            client, settings.leader_election, lease or lease_of(settings), on_change=self._pacer.hurry
-        )
+        self._leadership = Leadership(client, settings.leader_election, lease, on_change=self._pacer.hurry)
         self._reporting = Reporting(observer, target)
 
         self._namespaces = NamespaceLabels(client, settings.namespaces.selector, on_change=self._relist)
@@ -99,6 +105,16 @@ class Controller:
 
         guard = Guard(settings.policy.allowed_ranges, settings.policy.refused_ranges)
         self._readiness = Readiness(client, guard, api_server=dialled(client.server), on_change=self._hasten)
+        self._clusters = Clusters(
+            client,
+            settings,
+            catalog,
+            namespace=lease.namespace,
+            on_change=self._services_changed,
+            notify=self._pacer.notify,
+            protect=self._readiness.protect,
+            known=self._readiness.known,
+        )
         self._probe = Probe(settings.health_check, guard)
         self._checker = Checker(
             self._probe,
@@ -109,7 +125,7 @@ class Controller:
             on_checked=observer.checked,
         )
         self._settle = seconds(settings.health_check.timeout) + 1
-        self._listing = Listing(settings, self._checker, self._settle, on_change=self._pacer.notify)
+        self._listing = Listing(settings, self._checker, self._clusters, self._settle, on_change=self._pacer.notify)
         self._rounds = Rounds(seconds(settings.discovery_interval), self._look_at_all)
 
         self._config_maps = Reflector(
@@ -151,6 +167,7 @@ class Controller:
             others = [
                 tasks.create_task(self._namespaces.run(), name="namespaces"),
                 tasks.create_task(self._follow_services(), name="services"),
+                tasks.create_task(self._clusters.run(), name="clusters"),
                 tasks.create_task(self._config_maps.run(), name="configmap"),
                 tasks.create_task(self._readiness.run(), name="readiness"),
                 tasks.create_task(self._checker.run(), name="health"),
@@ -179,6 +196,7 @@ class Controller:
     def look_again(self) -> None:
         """Have a full look, and list all Services anew besides, though nothing says that anything changed."""
         self._services.relist()
+        self._clusters.relist()
         self._rounds.note()
         self._look_at_all()
 
@@ -198,6 +216,8 @@ class Controller:
         self._reporting.report = other.report
         self._succeeds = other.report is not None
         self._was_published = other._listing.published  # noqa: SLF001 - one of us
+        if other.report is not None:
+            self._clusters.remember(next((one.text for one in other.report.documents if one.key == generic.KEY), None))
         if self._succeeds and asks_alike(self._settings, other._settings):  # noqa: SLF001
             self._checker.succeed(other._checker)  # noqa: SLF001
             self._knows_verdicts = True
@@ -222,8 +242,8 @@ class Controller:
         await self._precedence.give_way()
 
     def service(self, key: ServiceKey) -> ObjectReference | None:
-        """Return what an Event on a Service refers to; None if it is gone, or of no interest."""
-        judged = self._services.store.get(key)
+        """Return what an Event on a Service refers to; None if it is gone, of no interest, or elsewhere."""
+        judged = None if key.cluster else self._services.store.get(ObjectKey(key.namespace, key.name))
         if judged is None or not judged.metadata.uid:
             return None
         version = judged.metadata.resource_version
@@ -288,7 +308,7 @@ class Controller:
             found["EndpointSlices"] = self._readiness.reflector
         if self._leadership.reflector is not None:
             found["Lease"] = self._leadership.reflector
-        return found
+        return found | self._clusters.reflectors()
 
     # --- What is woken by events -----------------------------------------------------------------------------------
 
@@ -333,6 +353,7 @@ class Controller:
             yield Problem("EndpointSlicesUnreadable", self._readiness.problem)
         if self._leadership.problem:
             yield Problem("LeaseUnavailable", self._leadership.problem)
+        yield from self._clusters.problems()
 
     # --- The loop --------------------------------------------------------------------------------------------------
 
@@ -342,6 +363,7 @@ class Controller:
         self._remember(self._publisher.present())
         self._listing.published = self._listing.published or self._was_published
         with tracing.span("pass"):
+            await self._clusters.settled(CLUSTERS_WAIT if not self._succeeds else CLUSTERS_WAIT_AGAIN)
             await self._look()
             if self._succeeds and not self._knows_verdicts:
                 # What is known is shown meanwhile. Without the verdicts all would be news: not known, and known again.
@@ -387,14 +409,15 @@ class Controller:
             await self._take_over()
 
     async def _take_over(self) -> None:
-        events = self._services.take_changed()
-        self._inventory.update(events, self._services.store)
-        self._reporting.arrived(events, self._arrived_at or asyncio.get_running_loop().time())
+        changed = {ServiceKey.of(key): self._services.store.get(key) for key in self._services.take_changed()}
+        changed |= self._clusters.take_changed()
+        self._inventory.update(changed)
+        self._reporting.arrived(changed, self._arrived_at or asyncio.get_running_loop().time())
         self._arrived_at = None
         self._readiness.update(self._inventory.candidates)
         if self._readiness.problem is None:
             await self._readiness.settled(SLICES_WAIT)
-        self._checker.update(self._inventory.candidates)
+        self._checker.update(self._clusters.without_recalled(self._inventory.candidates))
 
     def _remember(self, present: ConfigMap | None) -> None:
         """Take what the ConfigMap says for what is published: by an earlier run, or by the instance that leads."""
@@ -402,6 +425,7 @@ class Controller:
             self._remembered = present
             self._rendering.remember(present)
             self._listing.remember(present)
+            self._clusters.remember(rendering.data_of(present).get(generic.KEY))
 
     async def _pass(self) -> None:
         """Decide what is listed, and make it so, or only know it while another instance leads."""
@@ -431,7 +455,8 @@ class Controller:
             self._rendering.good = rendered.documents
         self._conditions = tuple(self._find_conditions())
         unreadable = (
-            Problem("ServiceUnreadable", f"Service {key}: {error}") for key, error in self._services.skipped.items()
+            Problem("ServiceUnreadable", f"Service {key}: {error}")
+            for key, error in (*self._services.skipped.items(), *self._clusters.unreadable())
         )
         report = Report(
             self._inventory.decisions,

@@ -4,6 +4,9 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
+from dynamic_toolset.controller.clusters import Clusters
 from dynamic_toolset.controller.conditions import RELEASE
 from dynamic_toolset.controller.pacer import Alarm
 from dynamic_toolset.controller.rendering import data_of
@@ -23,10 +26,13 @@ class Listing:
     when the decision may be another one by time alone.
     """
 
-    def __init__(self, settings: Settings, checker: Checker, settle: float, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, checker: Checker, clusters: Clusters, settle: float, on_change: Callable[[], None]
+    ) -> None:
         self.published: generic.Published = frozenset()
         self._settings = settings
         self._checker = checker
+        self._clusters = clusters
         self._settle = settle
         self._removals = Removals(settings.mass_failure, settle)
         self._failing: frozenset[ServiceKey] = frozenset()
@@ -46,15 +52,18 @@ class Listing:
         self, candidates: Mapping[ServiceKey, Candidate], present: ConfigMap | None
     ) -> tuple[tuple[DiscoveredService, ...], Held]:
         """Return every candidate with its health and whether it is listed, and what stays listed though it fails."""
-        health = {key: self._checker.health(key) for key in candidates}
+        known = self._clusters.without_recalled(candidates)
+        health = {key: self._checker.health(key) for key in known}
         now = asyncio.get_running_loop().time()
         published = frozenset(
             key
             for key, kind in self.published
-            if (found := candidates.get(key)) and found.type == kind and not health[key].refused
+            if (found := known.get(key)) and found.type == kind and not health[key].refused
         )
-        answering = {key for key, one in candidates.items() if answers(one, health[key], self._settings)}
+        answering = {key for key, one in known.items() if answers(one, health[key], self._settings)}
         failing = frozenset(key for key in published - answering if health[key].failures)
+        unproven = self._clusters.unproven(failing, now)
+        published, failing = published - unproven, failing - unproven
         if failing - self._failing and now - self._all_asked > self._settle:
             self._checker.hasten(published - failing)  # is it only this one?
             self._all_asked = now
@@ -64,9 +73,11 @@ class Listing:
         held = self._removals.hold(failing, published, len(answering), now=now, release=release)
         self._failing, self._outage = failing, held.outage
         self._wake.set(None if held.wake is None else held.wake - now)
+        held = replace(held, services=held.services | unproven)
         return tuple(self._judged(one, held) for one in candidates.values()), held
 
     def _judged(self, candidate: Candidate, held: Held) -> DiscoveredService:
-        health = self._checker.health(candidate.key)  # which may have come to be refused by now
+        # Which may have come to be refused by now.
+        health = self._clusters.recalled_health(candidate) or self._checker.health(candidate.key)
         listed = is_listed(candidate, health, self._settings, self.published, held.services)
         return DiscoveredService(candidate, health, listed)

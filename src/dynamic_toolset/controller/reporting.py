@@ -45,7 +45,7 @@ class Reporting:
     ) -> None:
         """Tell of a pass, which ``began`` at this time of the loop: None if it only says why there cannot be one.
 
-        ``before`` and ``after`` it this was published.
+        ``before`` and ``after`` are what was published when it began and when it ended.
 
         In the one that ``is_first`` of all everything is new, and nothing of that is somebody's doing.
         """

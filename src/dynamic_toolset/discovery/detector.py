@@ -17,10 +17,13 @@ from dynamic_toolset.discovery import annotations, selection
 from dynamic_toolset.discovery.annotations import Request, quoted
 from dynamic_toolset.discovery.catalog import CUSTOM, Catalog, Rule, ServiceType, as_tuple, port_pattern
 from dynamic_toolset.discovery.endpoints import (
+    balanced_host,
     endpoint,
+    external_addresses,
     foreign_host,
     is_headless,
     matching_port,
+    named_elsewhere,
     named_port,
     only_port,
     outside_port,
@@ -30,7 +33,7 @@ from dynamic_toolset.discovery.endpoints import (
 )
 from dynamic_toolset.discovery.policy import NO_LABELS, NamespaceLabels, Permissions
 from dynamic_toolset.discovery.ports import Patterns, considered
-from dynamic_toolset.discovery.selection import Possible, Rank, Selection
+from dynamic_toolset.discovery.selection import Possible, Rank, Selection, Tenant
 from dynamic_toolset.discovery.twins import Entrance, entrance
 from dynamic_toolset.kube.objects import Labels, Service, ServicePort
 from dynamic_toolset.model import Candidate, Decision, Endpoint, Outcome, PortNote, Rejection, Scheme, ServiceKey
@@ -64,6 +67,13 @@ _HELPERS = frozenset(
 _Index = dict[str, list[tuple[ServiceType, Rule]]]
 
 _NO_TRACE = Decision(Outcome.IGNORED, "it has no toolset annotation, and no labels or name of a known service type")
+
+
+_UNREACHABLE = (
+    "a Service of another cluster needs an address that can be reached from here: that of a load balancer (type "
+    f"LoadBalancer), or, as far as the setting policy.foreignEndpoints allows it, an externalIP or what annotation "
+    f"{annotations.ENDPOINT} names"
+)
 
 
 class _Strength(IntEnum):
@@ -141,12 +151,17 @@ class Detector:
 
     ``namespace_labels`` are the labels of each namespace, by which the setting ``namespaces.selector`` selects. It may
     be a live mapping: what it says at the time of a decision counts, and a namespace that it lacks is not selected.
+
+    ``cluster`` is whose Services they are, empty for our own.
     """
 
-    def __init__(self, catalog: Catalog, settings: Settings, namespace_labels: NamespaceLabels = NO_LABELS) -> None:
+    def __init__(
+        self, catalog: Catalog, settings: Settings, namespace_labels: NamespaceLabels = NO_LABELS, cluster: str = ""
+    ) -> None:
+        self._cluster = cluster
         self._catalog = catalog
         self._settings = settings
-        self._permissions = Permissions(settings, catalog, namespace_labels)
+        self._permissions = Permissions(settings, catalog, namespace_labels, cluster)
         self._everywhere = settings.namespaces == Namespaces()
         self._selects = bool(settings.selector)
         self._by_value: _Index = {}
@@ -184,12 +199,33 @@ class Detector:
             return self._detected(service, Request(), found)
         return self._asked_for(service, asked, found)
 
+    def recall(self, key: ServiceKey, type_name: str, name: str, endpoint: Endpoint) -> Decision:
+        """Decide about a Service that cannot be read for now, by what was published of it last."""
+        refused = self._permissions.refusal_of(key.namespace, type_name)
+        if refused:
+            return _rejected(refused, by=Rejection.POLICY)
+        kind = self._catalog.types.get(type_name, self._catalog.types[CUSTOM])
+        candidate = Candidate(
+            key=key,
+            type=type_name,
+            name=name,
+            endpoint=endpoint,
+            check=kind.health,
+            agent=kind.holmesgpt,
+            title=kind.title,
+            description=kind.description,
+            catalog_type=kind.name,
+        )
+        return Decision(
+            Outcome.CANDIDATE, f"{kind.title}, as published last: its cluster has not been reached since", candidate
+        )
+
     def select(self, possible: Possible) -> Selection:
         """Decide what the possible candidates of one namespace mean for each other; their order does not matter."""
         return selection.within_namespace(possible, self._catalog, self._settings.policy.max_per_namespace)
 
     def beyond_all(
-        self, taken: Mapping[str, tuple[Rank, ...]], decided: Mapping[ServiceKey, Decision]
+        self, taken: Mapping[Tenant, tuple[Rank, ...]], decided: Mapping[ServiceKey, Decision]
     ) -> dict[ServiceKey, Decision]:
         """Decide which of the candidates that are taken of each namespace are too many in all."""
         return selection.beyond_all(taken, decided, self._settings.policy.max_in_all)
@@ -197,17 +233,17 @@ class Detector:
     def discover(self, services: Iterable[Service]) -> dict[ServiceKey, Decision]:
         """Decide about all Services of a cluster, in their order."""
         decided: dict[ServiceKey, Decision] = {}
-        possible: defaultdict[str, dict[ServiceKey, tuple[Entrance, Decision]]] = defaultdict(dict)
+        possible: defaultdict[Tenant, dict[ServiceKey, tuple[Entrance, Decision]]] = defaultdict(dict)
         for service in services:
-            key = service.metadata.key
+            key = ServiceKey.of(service.metadata.key, self._cluster)
             decided[key] = decision = self.detect(service)
-            possible[key.namespace].pop(key, None)  # of two with one name the last counts
+            possible[key.tenant].pop(key, None)  # of two with one name the last counts
             if decision.candidate:
-                possible[key.namespace][key] = (entrance(service, decision.candidate), decision)
-        selected = {namespace: self.select(group) for namespace, group in possible.items()}
+                possible[key.tenant][key] = (entrance(service, decision.candidate), decision)
+        selected = {tenant: self.select(group) for tenant, group in possible.items()}
         for one in selected.values():
             decided |= one.decisions
-        return decided | self.beyond_all({namespace: one.taken for namespace, one in selected.items()}, decided)
+        return decided | self.beyond_all({tenant: one.taken for tenant, one in selected.items()}, decided)
 
     # --- Which rules are worth a look -----------------------------------------------------------------------------
 
@@ -312,9 +348,24 @@ class Detector:
 
     def _refusal(self, service: Service, asked: Request, kind: "_Kind") -> str | None:
         """Return why it must not be listed, though it could be; None if it may be."""
-        return self._permissions.refusal(service, kind.name, self._foreign_host(service, asked))
+        host = self._foreign_host(service, asked)
+        refused = self._permissions.refusal(service, kind.name, host)
+        if refused is None and host is None and self._cluster and self._reachable(service) is None:
+            return _UNREACHABLE
+        return refused
+
+    def _reachable(self, service: Service) -> str | None:
+        """Return where a Service of another cluster can be reached from here: never its ClusterIP."""
+        balanced = balanced_host(service, self._settings.cluster_domain)
+        if balanced is not None:
+            return balanced
+        namespace = service.metadata.namespace
+        return next((one for one in external_addresses(service) if self._permissions.grants(namespace, one)), None)
 
     def _foreign_host(self, service: Service, asked: Request) -> str | None:
+        if self._cluster:
+            named = named_elsewhere(service, asked.endpoint)
+            return None if named is not None and named == self._reachable(service) else named
         return foreign_host(service, asked.endpoint, self._settings.cluster_domain)
 
     def _candidate(self, service: Service, asked: Request, kind: "_Kind", place: "_Place") -> Decision:
@@ -340,7 +391,11 @@ class Detector:
             scheme = asked.scheme or scheme_of(service, port, scheme)
             path = _first(asked.path, path)
         evidence = kind.evidence
-        if host is None:
+        if host is None and self._cluster:
+            reachable = self._reachable(service) or ""
+            url = Endpoint(scheme, reachable, port.port, path)
+            evidence = (*evidence, f"it is reached from cluster to cluster at {reachable}")
+        elif host is None:
             url = endpoint(service, port, scheme, path, self._settings)
         else:
             url = Endpoint(scheme, host, port.port, path)
@@ -349,7 +404,7 @@ class Detector:
         if asked.health_path:
             check = msgspec.structs.replace(check, path=asked.health_path, root=True)
         candidate = Candidate(
-            key=service.metadata.key,
+            key=ServiceKey.of(service.metadata.key, self._cluster),
             type=kind.name,
             name=asked.name or service.metadata.name,
             endpoint=url,

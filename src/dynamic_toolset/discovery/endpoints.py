@@ -2,10 +2,11 @@
 
 import ipaddress
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from dynamic_toolset.discovery.annotations import Url
 from dynamic_toolset.discovery.catalog import port_pattern
-from dynamic_toolset.discovery.policy import own_hosts
+from dynamic_toolset.discovery.policy import is_host, own_hosts
 from dynamic_toolset.kube.objects import Service, ServicePort
 from dynamic_toolset.model import Endpoint, Scheme
 from dynamic_toolset.settings import Settings
@@ -143,6 +144,13 @@ def foreign_host(service: Service, url: Url | None, cluster_domain: str) -> str 
     return external
 
 
+def named_elsewhere(service: Service, url: Url | None) -> str | None:
+    """Return the host that a Service of another cluster names itself, by its annotation's URL or as ExternalName."""
+    if url is not None:
+        return url.host
+    return (service.spec.external_name or "") if service.spec.type == "ExternalName" else None
+
+
 def endpoint(service: Service, port: ServicePort, scheme: Scheme, path: str, settings: Settings) -> Endpoint:
     """Return the URL of a port of a Service.
 
@@ -158,9 +166,48 @@ def endpoint(service: Service, port: ServicePort, scheme: Scheme, path: str, set
     return Endpoint(scheme, host, number, path, address)
 
 
+def balanced_host(service: Service, cluster_domain: str) -> str | None:
+    """Return the address or name at which a load balancer takes traffic for a Service, the first if there are several.
+
+    Who runs the cluster writes that, not who owns the Service. A name that could be one of our own cluster, which our
+    DNS would complete, is none.
+    """
+    balancer = service.status.load_balancer if service.status and service.spec.type == "LoadBalancer" else None
+    for ingress in (balancer.ingress if balancer else None) or ():
+        if ingress.ip and (address := _plain(ingress.ip)):
+            return address
+        name = (ingress.hostname or "").lower().rstrip(".")
+        ours = name.count(".") < 2 or name.endswith((".svc", f".{cluster_domain}"))
+        if is_host(name) and not ours:
+            return name
+    return None
+
+
+def external_addresses(service: Service) -> tuple[str, ...]:
+    """Return the addresses that its owner says lead to a Service too (``externalIPs``): anybody's, so not to trust."""
+    return tuple(address for one in service.spec.external_ips or () if (address := _plain(one)))
+
+
 def _address(service: Service) -> str | None:
-    address = service.spec.cluster_ip or ""
+    return _plain(service.spec.cluster_ip or "")
+
+
+def _plain(address: str) -> str | None:
+    """Return an address in its usual spelling, None for what is none."""
     try:
         return None if "%" in address else str(ipaddress.ip_address(address))
     except ValueError:
         return None
+
+
+def read_url(url: str) -> Endpoint | None:
+    """Return the endpoint whose URL it is; None if it is that of none."""
+    try:
+        parts = urlsplit(url)
+        host, port, scheme = parts.hostname, parts.port, parts.scheme
+    except ValueError:
+        return None
+    if not host or not port or (scheme != "http" and scheme != "https"):
+        return None
+    found = Endpoint("https" if scheme == "https" else "http", host, port, parts.path)
+    return found if found.url == url else None

@@ -40,29 +40,41 @@ class Permissions:
     """What the settings let Services publish. Every answer is a reason for a person, or None where nothing is refused.
 
     ``namespace_labels`` is read anew for each answer, so it may be a live mapping.
+
+    ``cluster`` is whose Services they are, empty for our own. A namespace of another cluster is trusted with nothing
+    because one of ours is called like it: a pattern grants something there only if it names the cluster, too.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog, namespace_labels: NamespaceLabels) -> None:
+    def __init__(
+        self, settings: Settings, catalog: Catalog, namespace_labels: NamespaceLabels, cluster: str = ""
+    ) -> None:
         policy = settings.policy
+
+        def meant(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+            return _any_of(_of_cluster(patterns, cluster))
+
+        self._cluster = cluster
         self._namespaces = settings.namespaces
         self._selected = selectors.parse(settings.namespaces.selector)
         self._labels = namespace_labels
         self._chosen = selectors.parse(settings.selector)
         self._service_types = settings.service_types
         self._known_types = catalog.types.keys()
-        self._allowed_types = [(_any_of(one.namespaces), frozenset(one.types)) for one in policy.allowed_types]
-        self._trusted = _any_of(policy.trusted_namespaces or ("*",))
+        self._allowed_types = [(meant(one.namespaces), frozenset(one.types)) for one in policy.allowed_types]
+        # They limit a namespace, which without them may publish everything: so those without a cluster hold everywhere.
+        self._allowed_anywhere = [
+            (_any_of(_of_cluster(one.namespaces, "")), frozenset(one.types)) for one in policy.allowed_types
+        ]
+        self._trusted = meant(policy.trusted_namespaces) if policy.trusted_namespaces else _any_of(("*",))
         self._trusted_types = frozenset(policy.trusted_types)
-        self._foreign = [(_any_of(one.namespaces), one.hosts) for one in policy.foreign_endpoints]
-        self._without_selector = _any_of(policy.without_selector)
+        self._foreign = [(meant(one.namespaces), one.hosts) for one in policy.foreign_endpoints]
+        self._without_selector = meant(policy.without_selector)
         self._cluster_domain = settings.cluster_domain
 
     def outside(self, namespace: str) -> str | None:
         """Return why Services of this namespace are not looked at."""
-        if namespace in self._namespaces.exclude:
-            return "its namespace is excluded by the setting namespaces.exclude"
-        if self._namespaces.include and namespace not in self._namespaces.include:
-            return "its namespace is not in the setting namespaces.include"
+        if left_out := self._left_out(namespace):
+            return left_out
         if self._namespaces.selector:
             labels = self._labels.get(namespace)
             if labels is None:
@@ -76,6 +88,21 @@ class Permissions:
         if self._chosen(metadata.labels or {}):
             return None
         return "its labels do not match the setting selector"
+
+    def _left_out(self, namespace: str) -> str | None:
+        if namespace in self._namespaces.exclude:
+            return "its namespace is excluded by the setting namespaces.exclude"
+        if self._namespaces.include and namespace not in self._namespaces.include:
+            return "its namespace is not in the setting namespaces.include"
+        return None
+
+    def refusal_of(self, namespace: str, type_name: str) -> str | None:
+        """Return why nothing of this namespace may be published as this type, as far as that follows from names."""
+        return self._left_out(namespace) or self._disabled(type_name) or self._refused_type(namespace, type_name)
+
+    def grants(self, namespace: str, host: str) -> bool:
+        """Whether Services of this namespace may lead to this host, though it is not theirs."""
+        return any(applies(namespace) and any(_fits(host, one) for one in hosts) for applies, hosts in self._foreign)
 
     def refusal(self, service: Service, type_name: str, host: str | None) -> str | None:
         """Return why the Service must not be published as this type.
@@ -95,18 +122,18 @@ class Permissions:
         if not service.spec.selector and not self._without_selector(metadata.namespace):
             return (
                 "it has no selector, so its endpoints are written by hand and may be anywhere: "
-                "the setting policy.withoutSelector can allow that for its namespace"
+                f"the setting policy.withoutSelector can allow that for its namespace{self._as(metadata.namespace)}"
             )
         return None
 
     def _unwanted(self, metadata: ObjectMeta, type_name: str) -> str | None:
         """Return why a Service is not taken for a type, whoever publishes it."""
-        setting = type_name if type_name in self._known_types else CUSTOM
+        if disabled := self._disabled(type_name):
+            return disabled
+        setting = self._setting_of(type_name)
         wanted = self._service_types.get(setting)
         if wanted is None:
             return None
-        if not wanted.enabled:
-            return f"the setting serviceTypes.{setting}.enabled is false"
         for kind, asked, found in (
             ("label", wanted.labels, metadata.labels or {}),
             ("annotation", wanted.annotations, metadata.annotations or {}),
@@ -117,14 +144,25 @@ class Permissions:
                     return f"by the setting serviceTypes.{setting}.{kind}s {must}"
         return None
 
+    def _disabled(self, type_name: str) -> str | None:
+        setting = self._setting_of(type_name)
+        wanted = self._service_types.get(setting)
+        return None if wanted is None or wanted.enabled else f"the setting serviceTypes.{setting}.enabled is false"
+
+    def _setting_of(self, type_name: str) -> str:
+        return type_name if type_name in self._known_types else CUSTOM
+
     def _refused_type(self, namespace: str, type_name: str) -> str | None:
-        allowances = [types for applies, types in self._allowed_types if applies(namespace)]
+        allowances = [types for applies, types in self._allowed_types if applies(namespace)] or [
+            types for applies, types in self._allowed_anywhere if applies(namespace)
+        ]
         if allowances and not any(self._covers(types, type_name) for types in allowances):
             allowed = sorted(frozenset().union(*allowances))
             shown = ", ".join([*allowed[:_MAX_TYPES_SHOWN], *(["..."] if len(allowed) > _MAX_TYPES_SHOWN else [])])
             return f"the setting policy.allowedTypes lets its namespace publish {shown or 'nothing'}, not {type_name}"
         if self._covers(self._trusted_types, type_name) and not self._trusted(namespace):
-            return f"the setting policy.trustedNamespaces does not have its namespace, as it must for {type_name}"
+            which = f"its namespace{self._as(namespace)}"
+            return f"the setting policy.trustedNamespaces does not have {which}, as it must for {type_name}"
         return None
 
     def _covers(self, types: frozenset[str], type_name: str) -> bool:
@@ -135,17 +173,21 @@ class Permissions:
         if service.spec.type == "ExternalName" and host == (service.spec.external_name or ""):
             how = f"it is of type ExternalName and leads to {quoted(host)}"
         else:
-            _, own_host, _ = own_hosts(metadata, self._cluster_domain)
+            own_host = "its load balancer" if self._cluster else own_hosts(metadata, self._cluster_domain)[1]
             how = f"annotation {ENDPOINT} leads to {quoted(host)}, not to {own_host}"
         if not is_host(host):
             return (
                 f"{how}, and that is no host name: lower-case letters, digits, '-' and '.', no '.' at the end, "
                 "and an address only in its usual form"
             )
-        for applies, hosts in self._foreign:
-            if applies(metadata.namespace) and any(_fits(host, pattern) for pattern in hosts):
-                return None
-        return f"{how}: the setting policy.foreignEndpoints can allow that for its namespace"
+        if self.grants(metadata.namespace, host):
+            return None
+        which = f"its namespace{self._as(metadata.namespace)}"
+        return f"{how}: the setting policy.foreignEndpoints can allow that for {which}"
+
+    def _as(self, namespace: str) -> str:
+        """Return how a namespace is to be named in the settings, where its name alone is not enough."""
+        return f" as {self._cluster}/{namespace}" if self._cluster else ""
 
     def _is_kubernetes_api(self, host: str) -> bool:
         """Whether a host is, or is a Pod behind, the Service of the API, by any name that a search path completes."""
@@ -208,6 +250,16 @@ def _is_address(host: str) -> bool:
         return str(IPv4Address(host)) == host
     except AddressValueError:
         return False
+
+
+def _of_cluster(patterns: tuple[str, ...], cluster: str) -> tuple[str, ...]:
+    """Return the patterns that are for a cluster, each without what names that; without a name it is our own."""
+    parts = (pattern.rpartition("/") for pattern in patterns)
+    return tuple(
+        namespace
+        for whose, slash, namespace in parts
+        if (fnmatchcase(cluster, whose) if slash and cluster else not slash and not cluster)
+    )
 
 
 def _any_of(patterns: tuple[str, ...]) -> Callable[[str], bool]:

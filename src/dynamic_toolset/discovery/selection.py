@@ -16,6 +16,9 @@ from dynamic_toolset.model import Decision, Outcome, Rejection, ServiceKey
 Possible = Mapping[ServiceKey, tuple[Entrance, Decision]]
 """Services that would be candidates if each were the only one."""
 
+Tenant = tuple[str, str]
+"""Whose candidates are counted together: those of a cluster's namespace."""
+
 _NEWEST = "~"
 """Sorts behind every time: what says nothing of its age is taken last."""
 
@@ -53,7 +56,7 @@ def within_namespace(possible: Possible, catalog: Catalog, most: int) -> Selecti
 
 
 def beyond_all(
-    taken: Mapping[str, tuple[Rank, ...]], decided: Mapping[ServiceKey, Decision], most: int
+    taken: Mapping[Tenant, tuple[Rank, ...]], decided: Mapping[ServiceKey, Decision], most: int
 ) -> dict[ServiceKey, Decision]:
     """Reject what is more than the ``most`` that all namespaces, of which ``taken`` is given, may have together.
 
@@ -63,12 +66,12 @@ def beyond_all(
     if total <= most:
         return {}
     decisions: dict[ServiceKey, Decision] = {}
-    for namespace, share in fair_shares(taken, most).items():
+    for tenant, share in fair_shares(taken, most).items():
         reason = (
             f"there are {total} candidates in all, of which {most} are taken, by the setting policy.maxInAll; "
-            f"the share of its namespace is {share} of its {len(taken[namespace])}, the oldest first"
+            f"the share of its namespace is {share} of its {len(taken[tenant])}, the oldest first"
         )
-        decisions |= _too_many((rank.key for rank in taken[namespace][share:]), reason, decided)
+        decisions |= _too_many((rank.key for rank in taken[tenant][share:]), reason, decided)
     return decisions
 
 
@@ -80,21 +83,21 @@ def _too_many(
     }
 
 
-def fair_shares(taken: Mapping[str, tuple[Rank, ...]], most: int) -> dict[str, int]:
-    """Return how many of each namespace are taken so that it is ``most`` in all, if there are as many.
+def fair_shares(taken: Mapping[Tenant, tuple[Rank, ...]], most: int) -> dict[Tenant, int]:
+    """Return how many of each namespace of each cluster are taken so that it is ``most`` in all, if there are as many.
 
     Max-min fair: a namespace with few keeps them all, and the others share what is left, the same for each; what
     cannot be shared evenly goes to those whose next candidate is the oldest.
     """
-    shares: dict[str, int] = {}
+    shares: dict[Tenant, int] = {}
     left = most
-    namespaces = sorted(taken, key=lambda namespace: (len(taken[namespace]), namespace))
-    for number, namespace in enumerate(namespaces):
-        even, over = divmod(left, len(namespaces) - number)
-        if len(taken[namespace]) > even:
-            others = namespaces[number:]
+    tenants = sorted(taken, key=lambda tenant: (len(taken[tenant]), tenant))
+    for number, tenant in enumerate(tenants):
+        even, over = divmod(left, len(tenants) - number)
+        if len(taken[tenant]) > even:
+            others = tenants[number:]
             oldest = sorted(others, key=lambda other: taken[other][even])[:over]
             return shares | dict.fromkeys(others, even) | dict.fromkeys(oldest, even + 1)
-        shares[namespace] = len(taken[namespace])
-        left -= len(taken[namespace])
+        shares[tenant] = len(taken[tenant])
+        left -= len(taken[tenant])
     return shares

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from dynamic_toolset.discovery.annotations import ANNOTATION_PREFIX
 from dynamic_toolset.discovery.catalog import CUSTOM, Catalog
-from dynamic_toolset.discovery.endpoints import is_headless
+from dynamic_toolset.discovery.endpoints import external_addresses, is_headless
 from dynamic_toolset.kube.objects import Labels, Service
 from dynamic_toolset.model import Candidate, ServiceKey
 
@@ -61,8 +61,6 @@ def entrance(service: Service, candidate: Candidate) -> Entrance:
     is_for_one_pod = "statefulset.kubernetes.io/pod-name" in (spec.selector or ())
     is_exposed = spec.type in {"NodePort", "LoadBalancer"}
     headless = is_headless(service)
-    own_name = f"{metadata.name}.{metadata.namespace}.svc."
-    host = candidate.endpoint.host
     return Entrance(
         name=metadata.name,
         created=metadata.creation_timestamp,
@@ -71,11 +69,39 @@ def entrance(service: Service, candidate: Candidate) -> Entrance:
         path=candidate.endpoint.path if is_annotated else None,
         headless=headless,
         loose=headless or is_for_one_pod,
-        outside=host != candidate.endpoint.address and not host.startswith(own_name),
+        outside=_leads_elsewhere(service, candidate),
         ports=frozenset((port.port, port.target_port) for port in spec.ports or ()),
         selector=frozenset((spec.selector or {}).items()),
         identity=frozenset(_identity(labels)),
         installation=None if instance is None else (instance, labels.get("app.kubernetes.io/name")),
+    )
+
+
+def _leads_elsewhere(service: Service, candidate: Candidate) -> bool:
+    host, metadata = candidate.endpoint.host, service.metadata
+    if not candidate.key.cluster:
+        return host != candidate.endpoint.address and not host.startswith(f"{metadata.name}.{metadata.namespace}.svc.")
+    balancer = service.status.load_balancer if service.status else None
+    balanced = {text for one in (balancer.ingress if balancer else None) or () for text in (one.ip, one.hostname)}
+    return host not in balanced and host not in external_addresses(service)
+
+
+def recalled(candidate: Candidate) -> Entrance:
+    """Return what is known of a candidate whose Service cannot be read for now: it leads somewhere else than others."""
+    nothing: frozenset[tuple[str, str]] = frozenset()
+    return Entrance(
+        name=candidate.key.name,
+        created="",
+        type=candidate.type,
+        preference=(True, False, False, False, len(candidate.key.name), candidate.key.name),
+        path=None,
+        headless=False,
+        loose=False,
+        outside=True,
+        ports=frozenset(),
+        selector=nothing,
+        identity=nothing,
+        installation=None,
     )
 
 

@@ -6,7 +6,7 @@ any address: at the node's metadata service, or at the API server. So the guard 
 Only the slices of the candidates are watched: of 10,000 in a cluster we need some thirty. When the candidates change,
 a reflector with another selector takes the place of the last one as soon as it has its first list; until then what was
 known stays in force, and of a newcomer nothing is known, not even that it may be dialled. Of a slice no more is kept
-than what follows from it.
+than what follows from it. Of Services of other clusters no slices are read: those are reached through a load balancer.
 """
 
 import asyncio
@@ -123,12 +123,17 @@ class Readiness:
 
     def update(self, keys: Collection[ServiceKey]) -> None:
         """Take over who the present candidates are. Cheap where that changes nothing."""
-        self._candidates = frozenset(keys)
+        self._candidates = frozenset(key for key in keys if not key.cluster)
         names = frozenset(key.name for key in self._candidates) | {API_SERVER.name}
         if names != self._names:
             self._names = names
             self._outdated.set()
             self._settled.clear()
+
+    def protect(self, api_servers: Iterable[Target]) -> None:
+        """Let no check dial these either: other API servers, which we can reach."""
+        self._known_api_server |= set(api_servers)
+        self._protect()
 
     def known(self, candidate: Candidate) -> Health | None:
         """Return the health of a candidate as far as it follows from its addresses and its slices, else None.
@@ -141,7 +146,7 @@ class Readiness:
         for address in dict.fromkeys((endpoint.address, endpoint.host)):
             if address and _is_address(address) and (refusal := self._guard.refusal(address, endpoint.port)):
                 return _refused(refusal)
-        if not _leads_to_itself(candidate):
+        if candidate.key.cluster or not _leads_to_itself(candidate):
             return None
         return self._said.get(candidate.key) if candidate.key.name in self._covered else NOT_READ
 

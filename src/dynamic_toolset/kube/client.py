@@ -45,6 +45,7 @@ __all__ = [
     "EVENTS",
     "LEASES",
     "NAMESPACES",
+    "SECRETS",
     "SERVICES",
     "SERVICE_ACCOUNTS",
     "SUBJECT_ACCESS_REVIEWS",
@@ -120,6 +121,7 @@ class Passed(NamedTuple):
 SERVICES = Resource("", "v1", "services")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces")
+SECRETS = Resource("", "v1", "secrets")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
 EVENTS = Resource("events.k8s.io", "v1", "events")
@@ -161,6 +163,10 @@ class Client:
     def server(self) -> str:
         """The URL of the API."""
         return self._connection.server
+
+    def reconnect(self, connection: Connection) -> None:
+        """Send every request from now on over another connection. What is under way goes on over the last one."""
+        self._connection = connection
 
     async def get(self, resource: Resource, key: ObjectKey, type: type[T]) -> T:
         return await self._call("GET", _object_path(resource, key), type)

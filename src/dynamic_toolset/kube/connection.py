@@ -125,6 +125,7 @@ class Connection:
 
     ``server`` is the base URL without a trailing slash, ``namespace`` the one to use where none is given, ``proxy``
     the HTTP proxy's URL, ``server_name`` the name in the API's certificate where it differs from the URL's host.
+    ``tls`` are the files that make up the TLS client, or a context that stays as it is.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Connection:
         *,
         namespace: str = "default",
         credentials: Credentials | None = None,
-        tls: Files = Files(),  # noqa: B008 - immutable
+        tls: Files | ssl.SSLContext = Files(),  # noqa: B008 - immutable
         proxy: str | None = None,
         server_name: str | None = None,
     ) -> None:
@@ -147,11 +148,11 @@ class Connection:
         self.proxy = proxy
         self.server_name = server_name
         self._credentials = credentials or Anonymous()
-        self._tls = Tls(tls)
+        self._tls = Tls(tls) if isinstance(tls, Files) else tls
 
     def ssl(self) -> ssl.SSLContext | bool:
         """Return the TLS context of the moment. A new one is another object, so that old connections are not used."""
-        return self._tls.context()
+        return self._tls.context() if isinstance(self._tls, Tls) else self._tls
 
     async def headers(self, *, refresh: bool = False) -> dict[str, str]:
         """Return the headers that authenticate a request. ``refresh`` after a 401 reads the credentials again.
@@ -307,14 +308,20 @@ def _read_token(path: Path) -> str:
 def _build(files: Files) -> ssl.SSLContext | bool:
     if not files.paths:
         return files.verify  # aiohttp's own context, with or without verification
-    context = ssl.create_default_context(cafile=files.ca)
-    # Python 3.13 demands extensions (RFC 5280) that the certificates of many clusters lack; client-go does not.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context = client_context(cafile=files.ca)
     if not files.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if files.certificate is not None:
         context.load_cert_chain(files.certificate, files.key)
+    return context
+
+
+def client_context(cafile: Path | None = None, cadata: str | None = None) -> ssl.SSLContext:
+    """Return a context that trusts these authorities, PEM, or else the system's. Raises OSError and ValueError."""
+    context = ssl.create_default_context(cafile=cafile, cadata=cadata)
+    # Python 3.13 demands extensions (RFC 5280) that the certificates of many clusters lack; client-go does not.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 

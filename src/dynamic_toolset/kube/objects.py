@@ -1,9 +1,9 @@
 """Partial Structs of the Kubernetes objects that we read (kubernetes.io/docs/reference/kubernetes-api/).
 
 Only the fields that somebody reads are declared: msgspec skips the rest while it decodes, which is most of an object
-(managedFields, save a ConfigMap's, and status). The API writes ``null`` for an empty list or map in places, so these
-fields allow ``None``. Structs take no part in garbage collection (``gc=False``): 10,000 of them would otherwise be
-walked by every full collection, and none of them can be part of a cycle.
+(managedFields, save a ConfigMap's, and nearly all of status). The API writes ``null`` for an empty list or map in
+places, so these fields allow ``None``. Structs take no part in garbage collection (``gc=False``): 10,000 of them would
+otherwise be walked by every full collection, and none of them can be part of a cycle.
 """
 
 from datetime import datetime
@@ -56,8 +56,28 @@ class ServiceSpec(Struct, frozen=True, gc=False, rename="camel", omit_defaults=T
     type: str | None = None
     cluster_ip: str | None = field(default=None, name="clusterIP")
     external_name: str | None = None
+    external_ips: tuple[str, ...] | None = field(default=None, name="externalIPs")
     selector: Labels | None = None
     ports: tuple[ServicePort, ...] | None = None
+
+
+class Ingress(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One entry of ``status.loadBalancer.ingress``: where a load balancer takes traffic, by address or by name."""
+
+    ip: str | None = None
+    hostname: str | None = None
+
+
+class LoadBalancer(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A Service's ``status.loadBalancer``."""
+
+    ingress: tuple[Ingress, ...] | None = None
+
+
+class ServiceStatus(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """The part of a Service's ``status`` that we read."""
+
+    load_balancer: LoadBalancer | None = None
 
 
 class Service(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -65,6 +85,17 @@ class Service(Struct, frozen=True, gc=False, omit_defaults=True):
 
     metadata: ObjectMeta
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus | None = None
+
+
+class Secret(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A Secret (core/v1). ``data`` is base64, and is not shown where the object is."""
+
+    metadata: ObjectMeta
+    data: dict[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Secret({self.metadata.key})"
 
 
 class ManagedFields(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):

@@ -44,11 +44,12 @@ class Resource(Struct, frozen=True):
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", ("ns",), ("spec", "status"), namespaced=False, echoed=True)
 SERVICES = Resource("", "v1", "services", "Service", ("svc",), ("spec", "status"), upserted=True, echoed=True)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", ("cm",), ("data", "binaryData", "immutable"))
+SECRETS = Resource("", "v1", "secrets", "Secret", (), ("data", "type", "immutable"))
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", (), ("spec",), guarded=True, upserted=True)
 ENDPOINT_SLICES = Resource(
     "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", (), ("addressType", "endpoints", "ports"), counted=True
 )
-RESOURCES = (NAMESPACES, SERVICES, CONFIG_MAPS, LEASES, ENDPOINT_SLICES)
+RESOURCES = (NAMESPACES, SERVICES, CONFIG_MAPS, SECRETS, LEASES, ENDPOINT_SLICES)
 """The kinds of which objects are kept."""
 
 TOKEN_REVIEWS = Resource(

@@ -8,9 +8,10 @@ from typing import Self
 
 from aiohttp import web
 
+from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.sandbox.addresses import ClusterAddresses
 from dynamic_toolset.sandbox.api import Api
-from dynamic_toolset.sandbox.resources import Object, Target, of_kind
+from dynamic_toolset.sandbox.resources import SERVICES, Object, Target, of_kind
 from dynamic_toolset.sandbox.reviews import Reviews, Rule, Token
 from dynamic_toolset.sandbox.status import StatusError
 from dynamic_toolset.sandbox.store import Store
@@ -22,9 +23,9 @@ HOST = "127.0.0.1"
 class Sandbox:
     """An in-process Kubernetes API that behaves, as far as it goes, like a kube-apiserver; use it with ``async with``.
 
-    It serves Namespaces, Services, ConfigMaps, EndpointSlices and Leases over plain HTTP: list in pages, watch,
-    create, update, merge patch, server-side apply, delete; and the proxy for Services. It answers TokenReviews and
-    SubjectAccessReviews about tokens and paths that ``add_token`` and ``allow`` have made known. The contract tests
+    It serves Namespaces, Services, ConfigMaps, Secrets, EndpointSlices and Leases over plain HTTP: list in pages,
+    watch, create, update, merge patch, server-side apply, delete; and the proxy for Services. It answers TokenReviews
+    and SubjectAccessReviews about tokens and paths that ``add_token`` and ``allow`` have made known. The contract tests
     hold it to the real one, save the proxy. No controllers run: nothing makes EndpointSlices, and a deleted namespace
     is gone at once.
 
@@ -99,6 +100,13 @@ class Sandbox:
         """Return an object, None if there is none."""
         wanted = _target(kind, namespace, name)
         return self._store.objects(wanted.resource).get(wanted.key)
+
+    async def balance(self, namespace: str, name: str, *addresses: str) -> None:
+        """Let a Service be reached at these addresses, as the controller of a cloud's load balancers writes."""
+        key = ObjectKey(namespace, name)
+        whole = self._store.objects(SERVICES)[key]
+        status = {"loadBalancer": {"ingress": [{"ip": address} for address in addresses]}}
+        await _after_watchers(self._store.put(SERVICES, key, {**whole, "status": status}))
 
     def add_token(self, token: str, username: str, *, audiences: Iterable[str], groups: Iterable[str] = ()) -> None:
         """Let TokenReviews know a token. It lets nobody into the sandbox itself."""

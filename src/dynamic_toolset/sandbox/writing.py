@@ -223,6 +223,7 @@ class Writer:
         new = {**new, "metadata": metadata}
         if resource == SERVICES:
             new = self._addresses.assign(new, old)
+            new = {**new, "status": old["status"]} if old is not None else new  # it has an API of its own
         if resource == NAMESPACES:
             new |= {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
         if old is not None and _says_the_same(old, new):

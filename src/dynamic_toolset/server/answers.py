@@ -12,21 +12,23 @@ class _Answer(Struct, frozen=True, rename="camel"):
 
 
 class ServiceRef(_Answer, frozen=True):
-    """A Service by its name."""
+    """A Service by its name. ``cluster`` is empty for our own cluster."""
 
     namespace: str
     name: str
+    cluster: str = ""
 
 
 class ServiceItem(_Answer, frozen=True):
     """What was decided about a Service, and why.
 
-    ``health`` is null for one that is no candidate. ``held``: it is listed only because many fail at once. ``reason``
-    is why it is, or is not, listed.
+    ``cluster`` is empty for our own cluster. ``health`` is null for one that is no candidate. ``held``: it is listed
+    only because many fail at once, or because its cluster is away. ``reason`` is why it is, or is not, listed.
     """
 
     namespace: str
     name: str
+    cluster: str
     decision: Literal["candidate", "duplicate", "rejected", "ignored"]
     type: str | None
     endpoint: str | None

@@ -201,6 +201,9 @@ def services(
     namespaces: Annotated[
         list[str] | None, QueryParameter(name="namespace", description="Namespaces, any of them.")
     ] = None,
+    clusters: Annotated[
+        list[str] | None, QueryParameter(name="cluster", description="Clusters, any of them; empty for our own.")
+    ] = None,
     health: Annotated[
         list[Literal["healthy", "unhealthy", "unknown"]] | None,
         QueryParameter(name="health", description="Any of them."),
@@ -221,18 +224,19 @@ def services(
         QueryParameter(
             name="continue",
             max_length=400,
-            pattern=r"^[-a-z0-9.]+/[-a-z0-9.]+$",
+            pattern=r"^([-a-z0-9]+:)?[-a-z0-9.]+/[-a-z0-9.]+$",
             description="What the page before gave as continue.",
         ),
     ] = None,
 ) -> Response[bytes]:
-    """Return Services by namespace and name, a page at a time.
+    """Return Services by namespace, name and cluster, a page at a time.
 
     Pages are stable: a Service that comes or goes meanwhile moves no other one to a page that has been read.
     """
     query = Query(
         frozenset(types or ()),
         frozenset(namespaces or ()),
+        frozenset(clusters or ()),
         frozenset(health or ()),
         frozenset(decisions or ()),
         listed,
@@ -244,8 +248,9 @@ def services(
 def _position(after: str | None) -> ServiceKey | None:
     if after is None:
         return None
-    namespace, _, name = after.partition("/")
-    return ServiceKey(namespace, name)
+    whose, _, name = after.partition("/")
+    cluster, _, namespace = whose.rpartition(":")
+    return ServiceKey(namespace, name, cluster)
 
 
 @get(
@@ -256,9 +261,14 @@ def _position(after: str | None) -> ServiceKey | None:
     before_request=accepts_json,
     sync_to_thread=False,
 )
-def service(source: NamedDependency[Source], namespace: Namespace, name: Name) -> Response[bytes]:
+def service(
+    source: NamedDependency[Source],
+    namespace: Namespace,
+    name: Name,
+    cluster: Annotated[str, QueryParameter(max_length=63, description="Its cluster, if that is not our own.")] = "",
+) -> Response[bytes]:
     """Return the whole decision about one Service: why it is, or is not, in the toolset."""
-    found = source.detail(ServiceKey(namespace, name))
+    found = source.detail(ServiceKey(namespace, name, cluster))
     if found is None:
         raise Refusal(404, "there is no Service of this name, or it is outside of what this program may see")
     return _json(found)

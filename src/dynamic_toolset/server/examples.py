@@ -24,6 +24,7 @@ _CONTENT = {"enabled": True, "config": _INSTANCES}
 _ITEM = answers.ServiceItem(
     "monitoring",
     "prometheus",
+    "",
     "candidate",
     "prometheus",
     _URL,

@@ -39,6 +39,7 @@ class Query(Struct, frozen=True):
 
     types: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
+    clusters: frozenset[str] = frozenset()
     health: frozenset[str] = frozenset()
     decisions: frozenset[str] = frozenset()
     listed: bool | None = None
@@ -48,6 +49,7 @@ class Query(Struct, frozen=True):
         return (
             (not self.types or item.type in self.types)
             and (not self.namespaces or item.namespace in self.namespaces)
+            and (not self.clusters or item.cluster in self.clusters)
             and (not self.health or item.health in self.health)
             and (not self.decisions or item.decision in self.decisions)
             and (self.listed is None or item.listed is self.listed)
@@ -55,7 +57,7 @@ class Query(Struct, frozen=True):
         )
 
     def _finds(self, item: ServiceItem) -> bool:
-        text = f"{item.namespace}/{item.name} {item.type or ''} {item.endpoint or ''} {item.reason}".casefold()
+        text = f"{_key(item)} {item.type or ''} {item.endpoint or ''} {item.reason}".casefold()
         return all(word in text for word in self.search.casefold().split())
 
 
@@ -64,7 +66,7 @@ _FEW = 500
 
 
 class Services:
-    """Every Service of a report as the API shows it, sorted by namespace and name.
+    """Every Service of a report as the API shows it, sorted by namespace, name and cluster.
 
     ``before`` is the same of an earlier report: what did not change is taken over, so that a change among 10,000 costs
     little, and holds nobody up. One report may be asked from several places, always in the event loop.
@@ -114,7 +116,7 @@ def page(items: Sequence[ServiceItem], after: ServiceKey | None, limit: int) -> 
     start = 0 if after is None else bisect_right(items, after, key=_key)
     chosen = tuple(items[start : start + limit])
     more = start + limit < len(items)
-    return answers.ServiceList(chosen, len(items), f"{chosen[-1].namespace}/{chosen[-1].name}" if more else None)
+    return answers.ServiceList(chosen, len(items), str(_key(chosen[-1])) if more else None)
 
 
 def detail(
@@ -337,7 +339,7 @@ def time(at: float) -> str:
 
 
 def _key(item: ServiceItem) -> ServiceKey:
-    return ServiceKey(item.namespace, item.name)
+    return ServiceKey(item.namespace, item.name, item.cluster)
 
 
 def _item(key: ServiceKey, decision: Decision, one: DiscoveredService | None, *, held: bool) -> ServiceItem:
@@ -346,6 +348,7 @@ def _item(key: ServiceKey, decision: Decision, one: DiscoveredService | None, *,
     return ServiceItem(
         key.namespace,
         key.name,
+        key.cluster,
         decision.outcome.value,
         decision.type,
         decision.endpoint,

@@ -76,6 +76,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "toolset.credentials": "Which environment variables of the agent hold the credentials for a Service.",
         "toolset.credentials[].namespace": "The namespace of the Service.",
         "toolset.credentials[].service": "The name of the Service.",
+        "toolset.credentials[].cluster": "The name of its cluster in the settings; empty: our own.",
         "toolset.credentials[].apiKey": "The variable that holds an API key.",
         "toolset.credentials[].username": "The variable that holds a user's name.",
         "toolset.credentials[].password": "The variable that holds that user's password.",

@@ -12,6 +12,8 @@ from dynamic_toolset.kube import selectors
 
 # The patterns end with \Z, as before $ Python allows a line feed.
 DnsLabel = Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")]
+ClusterName = Annotated[str, Meta(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?\Z")]
+"""The name of another cluster in the settings; empty for our own."""
 DnsName = Annotated[
     str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z", max_length=253)
 ]
@@ -28,8 +30,10 @@ LabelValue = Annotated[str, Meta(pattern=r"^([A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-
 AnnotationValue = Annotated[str, Meta(max_length=1024)]
 Range = Annotated[str, Meta(max_length=64)]
 """A range of addresses (CIDR), or one address."""
-NamespacePattern = Annotated[str, Meta(pattern=r"^[a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?\Z")]
-"""The name of a namespace, in which ``*`` stands for any text."""
+NamespacePattern = Annotated[
+    str, Meta(pattern=r"^([a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?/)?[a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?\Z")
+]
+"""The name of a namespace, in which ``*`` stands for any text; with ``CLUSTER/`` before it, of another cluster."""
 HostPattern = Annotated[str, Meta(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")]
 """A host name, or ``*.`` and a domain for every name below it."""
 Origin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.\-\[\]:]+\Z")]
@@ -264,11 +268,12 @@ class Credential(_Settings, frozen=True):
     """Which environment variables of the *agent* hold the credentials for one Service.
 
     Bound to a namespace and a Service by name: a credential for "every Grafana" would be handed to whoever may
-    create a Service that looks like one.
+    create a Service that looks like one. Without ``cluster`` it is one of our own cluster.
     """
 
     namespace: DnsLabel
     service: DnsLabel
+    cluster: ClusterName = ""
     api_key: EnvName | None = None
     username: EnvName | None = None
     password: EnvName | None = None
@@ -285,10 +290,10 @@ class ToolsetSettings(_Settings, frozen=True):
     credentials: tuple[Credential, ...] = ()
 
     def _contradictions(self) -> Iterator[Contradiction]:
-        services = [(one.namespace, one.service) for one in self.credentials]
+        services = [(one.namespace, one.service, one.cluster) for one in self.credentials]
         for number, service in enumerate(services):
             if services.index(service) < number:
-                why = f"there are credentials for {'/'.join(service)} already"
+                why = f"there are credentials for {'/'.join(service[:2])} already"
                 yield Contradiction(f"credentials[{number}]", ("credentials",), why)
 
 

@@ -61,10 +61,10 @@ _RULES: Mapping[str, tuple[str, str]] = {
 }
 """By path: what must be true in CEL, and what is said otherwise."""
 
-_KEYS: Mapping[str, tuple[str, ...]] = {"toolset.credentials": ("namespace", "service")}
+_KEYS: Mapping[str, tuple[str, ...]] = {"toolset.credentials": ("namespace", "service", "cluster")}
 """The lists whose members have a key, by which two appliers can own one each."""
 
-_STORED_DEFAULTS = frozenset({"serviceTypes.*.enabled"})
+_STORED_DEFAULTS = frozenset({"serviceTypes.*.enabled", "toolset.credentials[].cluster"})
 """The only defaults that are stored in a resource: see docs/decisions/0009-defaults-are-not-stored.md."""
 
 

@@ -22,13 +22,15 @@ Published = frozenset[tuple[ServiceKey, str]]
 class Tool(Struct, frozen=True):
     """An entry of the document, read back: whose it is, and under which names the agent has it.
 
-    ``instance`` is its name among the instances of the ``toolsets``.
+    ``instance`` is its name among the instances of the ``toolsets``, ``name`` what its owner calls it.
     """
 
     service: ServiceKey
     type: str
     instance: str
     toolsets: tuple[str, ...]
+    endpoint: str = ""
+    name: str = ""
 
 
 _NO_SETTINGS = ToolsetSettings(base={})
@@ -38,8 +40,9 @@ def render(services: Sequence[DiscoveredService], settings: ToolsetSettings = _N
     """Return ``{"tools": [...]}`` for the services that are listed, sorted by namespace and Service.
 
     ``name`` is unique within its namespace. ``metadata`` holds texts only: the product's ``title``, the ``service``,
-    and the ``toolsets`` (names, separated by commas) through which HolmesGPT uses it. Nothing in it changes while
-    nothing happens: no times, no verdicts. Equal services give the same bytes.
+    and the ``toolsets`` (names, separated by commas) through which HolmesGPT uses it; of a Service of another cluster
+    also the ``cluster``, and the ``name`` that its owner gave it if that is not the Service's. Nothing in it changes
+    while nothing happens: no times, no verdicts. Equal services give the same bytes.
     """
     candidates = listed(services)
     names = instance_names(candidates)
@@ -51,7 +54,12 @@ def render(services: Sequence[DiscoveredService], settings: ToolsetSettings = _N
             "endpoint": one.endpoint.url,
             "description": one.description,
             "namespace": one.key.namespace,
-            "metadata": {"service": one.key.name, "title": one.title, "toolsets": ",".join(_toolsets(one, toolsets))},
+            "metadata": {
+                "service": one.key.name,
+                **_whereabouts(one),
+                "title": one.title,
+                "toolsets": ",".join(_toolsets(one, toolsets)),
+            },
         }
         for one in candidates
     ]
@@ -75,16 +83,30 @@ def tools(text: str) -> tuple[Tool, ...]:
             for entry in entries:
                 match entry:
                     case {"namespace": str(namespace), "type": str(kind), "metadata": {"service": str(name), **rest}}:
-                        instance, toolsets = entry.get("name", ""), rest.get("toolsets", "")
+                        toolsets = rest.get("toolsets", "")
                         found.append(
                             Tool(
-                                ServiceKey(namespace, name),
+                                ServiceKey(namespace, name, _text(rest.get("cluster"))),
                                 kind,
-                                f"{namespace}.{instance}",
+                                f"{namespace}.{entry.get('name', '')}",
                                 tuple(filter(None, toolsets.split(","))) if isinstance(toolsets, str) else (),
+                                _text(entry.get("endpoint")),
+                                _text(rest.get("name")) or name,
                             )
                         )
     return tuple(found)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _whereabouts(candidate: Candidate) -> dict[str, str]:
+    """Return what else it takes to find a candidate of another cluster again while that is away."""
+    key = candidate.key
+    if not key.cluster:
+        return {}
+    return {"cluster": key.cluster} | ({} if candidate.name == key.name else {"name": candidate.name})
 
 
 def _toolsets(candidate: Candidate, names: dict[ServiceKey, str]) -> tuple[str, ...]:

@@ -9,7 +9,15 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from dynamic_toolset.model import AgentBinding, Candidate, DiscoveredService, HttpBinding, InstancesBinding, McpBinding
+from dynamic_toolset.model import (
+    AgentBinding,
+    Candidate,
+    DiscoveredService,
+    HttpBinding,
+    InstancesBinding,
+    McpBinding,
+    ServiceKey,
+)
 from dynamic_toolset.settings import Credential, ToolsetSettings
 from dynamic_toolset.toolset import loadable
 from dynamic_toolset.toolset.emitter import to_yaml
@@ -147,7 +155,9 @@ def _mcp_server(
 
 
 def _description(candidate: Candidate) -> str:
-    return f"{candidate.title} of Service {candidate.key.name} in namespace {candidate.key.namespace}"
+    namespace, name, cluster = candidate.key
+    where = f" of cluster {cluster}" if cluster else ""
+    return f"{candidate.title} of Service {name} in namespace {namespace}{where}"
 
 
 def _tls(candidate: Candidate, *, verify_tls: bool) -> dict[str, bool]:
@@ -157,7 +167,7 @@ def _tls(candidate: Candidate, *, verify_tls: bool) -> dict[str, bool]:
 def _authentication(candidate: Candidate, settings: ToolsetSettings) -> dict[str, Any]:
     """Return what is to be added to an instance, an HTTP endpoint or an MCP configuration; empty if nothing is."""
     for credential in settings.credentials:
-        if (credential.namespace, credential.service) == candidate.key:
+        if ServiceKey(credential.namespace, credential.service, credential.cluster) == candidate.key:
             return _credentials_for(candidate.agent, credential)
     return {}
 

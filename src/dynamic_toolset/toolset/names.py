@@ -90,15 +90,35 @@ def unique(wishes: Mapping[ServiceKey, tuple[str, ...]], reserved: Iterable[str]
 
 
 def instance_names(candidates: Iterable[Candidate]) -> dict[ServiceKey, str]:
-    """Return ``<namespace>.<name>`` for each; with the Service's own name where two of a namespace chose the same."""
-    return unique({one.key: (f"{one.key.namespace}.{one.name}", ".".join(one.key)) for one in candidates})
+    """Return ``<namespace>.<name>`` for each, ``<namespace>.<cluster>-<name>`` for one of another cluster.
+
+    Where two chose the same, it is with the Service's own name; and ``<namespace>.<cluster>.<name>`` where somebody
+    made that the name of a Service of his own: no name holds a dot.
+    """
+    return unique({one.key: _instance_wishes(one) for one in candidates})
+
+
+def _instance_wishes(candidate: Candidate) -> tuple[str, ...]:
+    namespace, service, cluster = candidate.key
+    wishes = (f"{namespace}.{_called(candidate)}", f"{namespace}.{_named(service, cluster)}")
+    return (*wishes, f"{namespace}.{cluster}.{service}") if cluster else wishes
+
+
+def _called(candidate: Candidate) -> str:
+    return _named(candidate.name, candidate.key.cluster)
+
+
+def _named(name: str, cluster: str) -> str:
+    """Return a name with its cluster, as the agent knows it."""
+    return f"{cluster}-{name}" if cluster else name
 
 
 def toolset_names(candidates: Iterable[Candidate], reserved: Iterable[str] = ()) -> dict[ServiceKey, str]:
     """Return the toolset name of each candidate that is a toolset, or an MCP server, of its own.
 
-    ``<type>-<namespace>-<name>``, and ``mcp-<namespace>-<name>`` for an MCP server; with a hash of the Service's
-    identity where that is longer than MAX_LENGTH, or somebody else's, a built-in's or a ``reserved`` name.
+    ``<type>-<namespace>-<name>``, and ``mcp-<namespace>-<name>`` for an MCP server, with ``<cluster>-`` before the name
+    of one of another cluster; with a hash of the Service's identity where that is longer than MAX_LENGTH, or somebody
+    else's, a built-in's or a ``reserved`` name.
     """
     wishes = {one.key: _toolset_wishes(one) for one in candidates if isinstance(one.agent, HttpBinding | McpBinding)}
     return unique(wishes, {fold(name) for name in (*BUILT_IN, *reserved)})
@@ -106,8 +126,8 @@ def toolset_names(candidates: Iterable[Candidate], reserved: Iterable[str] = ())
 
 def _toolset_wishes(candidate: Candidate) -> tuple[str, ...]:
     kind = "mcp" if isinstance(candidate.agent, McpBinding) else candidate.type
-    namespace, service = candidate.key
-    plain = [fold(f"{kind}-{namespace}-{name}") for name in (candidate.name, service)]
-    digest = hashlib.sha256(f"{kind}/{namespace}/{service}".encode()).hexdigest()
+    namespace, service, cluster = candidate.key
+    plain = [fold(f"{kind}-{namespace}-{name}") for name in (_called(candidate), _named(service, cluster))]
+    digest = hashlib.sha256(f"{kind}/{candidate.key}".encode()).hexdigest()
     hashed = [f"{plain[0][: MAX_LENGTH - 1 - length].rstrip('-')}-{digest[:length]}" for length in (8, 40)]
     return (*(name for name in plain if len(name) <= MAX_LENGTH), *hashed)

@@ -53,6 +53,7 @@ def _refusals(candidate: Candidate) -> Iterator[str]:
     for what, pattern, value in (
         ("namespace", _LABEL, candidate.key.namespace),
         ("name", _LABEL, candidate.key.name),
+        ("cluster", _LABEL, candidate.key.cluster or "own"),
         ("name for the agent", _LABEL, candidate.name),
         ("type", _LABEL, candidate.type),
         ("host", _HOST, endpoint.host),

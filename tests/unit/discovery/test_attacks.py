@@ -16,8 +16,8 @@ import yaml
 
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory
-from dynamic_toolset.kube.objects import ObjectKey, Service, ServicePort
-from dynamic_toolset.model import Decision, DiscoveredService, Health, Outcome, Verdict
+from dynamic_toolset.kube.objects import Service, ServicePort
+from dynamic_toolset.model import Decision, DiscoveredService, Health, Outcome, ServiceKey, Verdict
 from dynamic_toolset.settings import AllowedTypes, Credential, ForeignEndpoints, Policy, Settings, ToolsetSettings
 from dynamic_toolset.toolset import holmesgpt
 from dynamic_toolset.toolset.documents import render
@@ -364,7 +364,7 @@ def test_a_tenant_cannot_make_another_ones_service_a_duplicate() -> None:
         for make in (service, headless)
     ]
     for one in evil:
-        assert discover(one, good)[good.metadata.key].outcome is Outcome.CANDIDATE
+        assert discover(one, good)[ServiceKey.of(good.metadata.key)].outcome is Outcome.CANDIDATE
 
 
 def test_a_crowd_takes_nothing_from_others() -> None:
@@ -373,7 +373,7 @@ def test_a_crowd_takes_nothing_from_others() -> None:
     ]
     good = service("prometheus", "app=prometheus", "9090", "app=prometheus", "good")
     decisions = discover(*crowd, good)
-    assert decisions[good.metadata.key].outcome is Outcome.CANDIDATE
+    assert decisions[ServiceKey.of(good.metadata.key)].outcome is Outcome.CANDIDATE
     assert sum(decision.outcome is Outcome.CANDIDATE for decision in decisions.values()) == 51
 
 
@@ -388,7 +388,7 @@ def test_many_namespaces_take_no_more_than_their_share() -> None:
     ]
     decisions = discover(*crowd, *good)
     assert sum(decision.outcome is Outcome.CANDIDATE for decision in decisions.values()) == 500
-    assert all(decisions[one.metadata.key].outcome is Outcome.CANDIDATE for one in good)
+    assert all(decisions[ServiceKey.of(one.metadata.key)].outcome is Outcome.CANDIDATE for one in good)
 
 
 # --- Size -----------------------------------------------------------------------------------------------------------
@@ -500,7 +500,7 @@ def test_one_hostile_service_harms_only_itself() -> None:
         for number, one in enumerate(services)
     ]
     decisions = discover(*named, good)
-    assert decisions[ObjectKey("good", "prometheus")].outcome is Outcome.CANDIDATE
+    assert decisions[ServiceKey("good", "prometheus")].outcome is Outcome.CANDIDATE
     text = str(documents(decisions.values(), Settings()))
     assert SECRET not in text
     assert "http://prometheus.good.svc.cluster.local:9090" in text

@@ -13,7 +13,7 @@ import yaml
 
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.kube.objects import Service
-from dynamic_toolset.model import Outcome
+from dynamic_toolset.model import Outcome, ServiceKey
 from dynamic_toolset.settings import Policy, Settings, YamlLoader
 
 from .building import PREFIX, catalog
@@ -117,7 +117,9 @@ def complaint(identifier, decision, expect):
 def test_every_service_of_an_installation_is_what_it_is(group):
     entries = corpus()[group]
     decisions = detector().discover(service for _, service, _ in entries)
-    found = (complaint(identifier, decisions[one.metadata.key], expect) for identifier, one, expect in entries)
+    found = (
+        complaint(identifier, decisions[ServiceKey.of(one.metadata.key)], expect) for identifier, one, expect in entries
+    )
     problems = [problem for problem in found if problem]
     unexpected = [problem for problem in problems if problem.partition(":")[0] not in MISSED]
     assert not unexpected, "\n" + "\n".join(unexpected)
@@ -129,7 +131,7 @@ def test_precision_and_recall():
     for entries in corpus().values():
         decisions = detector().discover(service for _, service, _ in entries)
         for _, one, expect in entries:
-            decision = decisions[one.metadata.key]
+            decision = decisions[ServiceKey.of(one.metadata.key)]
             accepted = {supported(name) for name in (expect["type"], *expect.get("accept", ()))}
             wanted += "none" not in accepted
             found += decision.type is not None
@@ -145,7 +147,7 @@ def test_what_has_no_selector_is_refused_by_default_and_nothing_else():
         services = [one for _, one, _ in entries]
         everything, default = (one.discover(services) for one in (detector(), Detector(catalog(), Settings())))
         for identifier, one, _ in entries:
-            key = one.metadata.key
+            key = ServiceKey.of(one.metadata.key)
             if everything[key].type != default[key].type:
                 refused.add(identifier)
                 assert default[key].outcome is Outcome.REJECTED
@@ -177,7 +179,7 @@ def decided(services):
     assert len(decisions) == len(services)
     shown = []
     for one in services:
-        decision = decisions[one.metadata.key]
+        decision = decisions[ServiceKey.of(one.metadata.key)]
         host = f"{one.metadata.name}.{one.metadata.namespace}.svc"
         shown.append((decision.outcome, decision.type, (decision.endpoint or "").replace(host, "*")))
     return shown

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory, Judged
-from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta, Service
-from dynamic_toolset.model import Outcome
+from dynamic_toolset.kube.objects import ObjectMeta, Service
+from dynamic_toolset.model import Outcome, ServiceKey
 from dynamic_toolset.settings import Policy, Settings
 from tests.unit.discovery.building import catalog, headless, service
 
@@ -33,12 +33,14 @@ SHAPES = (
     lambda key: service(key.name, ".name=grafana", "http:3000", "app=grafana", namespace=key.namespace),
     lambda key: service(key.name, namespace=key.namespace),
 )
-keys = st.builds(ObjectKey, st.sampled_from(["shop", "web", "ops"]), st.sampled_from(["a", "b", "c", "d"]))
+keys = st.builds(
+    ServiceKey, st.sampled_from(["shop", "web", "ops"]), st.sampled_from(["a", "b", "c", "d"]), st.just("")
+)
 made = st.tuples(st.sampled_from(SHAPES), st.sampled_from(["", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"]))
 changes = st.tuples(keys, st.one_of(st.none(), made))
 
 
-def shaped(key: ObjectKey, how: tuple[Callable[[ObjectKey], Service], str] | None) -> Service | None:
+def shaped(key: ServiceKey, how: tuple[Callable[[ServiceKey], Service], str] | None) -> Service | None:
     if how is None:
         return None
     shape, created = how
@@ -51,24 +53,23 @@ class Followed:
 
     def __init__(self, detector: Detector = DETECTOR) -> None:
         self.inventory = Inventory(detector)
-        self.services: dict[ObjectKey, Service] = {}
-        self._store: dict[ObjectKey, Judged] = {}
+        self.services: dict[ServiceKey, Service] = {}
 
-    def take(self, *changes: tuple[ObjectKey, Service | None]) -> None:
+    def take(self, *changes: tuple[ServiceKey, Service | None]) -> None:
+        changed: dict[ServiceKey, Judged | None] = {}
         for key, one in changes:
+            changed[key] = None if one is None else self.inventory.judge(one)
             if one is None:
                 self.services.pop(key, None)
-                self._store.pop(key, None)
             else:
                 self.services[key] = one
-                self._store[key] = self.inventory.judge(one)
-        self.inventory.update({key for key, _ in changes}, self._store)
+        self.inventory.update(changed)
 
 
 @given(st.lists(st.lists(changes, max_size=6), max_size=6), st.sampled_from(DETECTORS))
 @settings(max_examples=300)
 def test_any_changes_in_any_batches_give_what_one_look_at_everything_gives(
-    batches: list[list[tuple[ObjectKey, tuple[Callable[[ObjectKey], Service], str] | None]]], detector: Detector
+    batches: list[list[tuple[ServiceKey, tuple[Callable[[ServiceKey], Service], str] | None]]], detector: Detector
 ) -> None:
     followed = Followed(detector)
     for batch in batches:
@@ -85,7 +86,7 @@ def test_any_changes_in_any_batches_give_what_one_look_at_everything_gives(
 def test_of_what_is_gone_nothing_is_kept() -> None:
     followed = Followed(DETECTORS[3])
     for number in range(50):
-        keys = [ObjectKey(f"shop-{number}", name) for name in "abc"]
+        keys = [ServiceKey(f"shop-{number}", name) for name in "abc"]
         followed.take(*((key, SHAPES[(number + place) % len(SHAPES)](key)) for place, key in enumerate(keys)))
         followed.take(*((key, None) for key in keys))
     kept = [value for value in vars(followed.inventory).values() if isinstance(value, Mapping)]
@@ -95,7 +96,7 @@ def test_of_what_is_gone_nothing_is_kept() -> None:
 
 def test_a_duplicate_takes_the_place_of_the_one_that_is_deleted() -> None:
     followed = Followed()
-    first, twin = ObjectKey("shop", "a"), ObjectKey("shop", "a-headless")
+    first, twin = ServiceKey("shop", "a"), ServiceKey("shop", "a-headless")
     followed.take((first, SHAPES[0](first)), (twin, SHAPES[1](twin)))
     assert list(followed.inventory.candidates) == [first]
     assert followed.inventory.decisions[twin].outcome is Outcome.DUPLICATE
@@ -105,7 +106,7 @@ def test_a_duplicate_takes_the_place_of_the_one_that_is_deleted() -> None:
 
 def test_what_was_handed_out_does_not_change_afterwards() -> None:
     followed = Followed()
-    key = ObjectKey("shop", "a")
+    key = ServiceKey("shop", "a")
     followed.take((key, SHAPES[0](key)))
     decisions, candidates = followed.inventory.decisions, followed.inventory.candidates
     followed.take((key, None))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory
 from dynamic_toolset.discovery.ports import MAX_NOTES
-from dynamic_toolset.model import Outcome
+from dynamic_toolset.model import Outcome, ServiceKey
 from dynamic_toolset.settings import AllowedTypes, ForeignEndpoints, Namespaces, Policy, ServiceTypeSettings, Settings
 from dynamic_toolset.toolset.safety import refusal
 
@@ -171,15 +171,16 @@ def test_caps_hold_and_take_no_more_than_they_must(found):
 @settings(max_examples=120)
 def test_any_sequence_of_changes_leads_to_what_one_look_says(batches, detector):
     inventory = Inventory(detector)
-    present, store = {}, {}
+    present = {}
     for batch in batches:
+        changed = {}
         for one, is_there in batch:
-            key = one.metadata.key
+            key = ServiceKey.of(one.metadata.key)
             present.pop(key, None)
-            store.pop(key, None)
+            changed[key] = inventory.judge(one) if is_there else None
             if is_there:
-                present[key], store[key] = one, inventory.judge(one)
-        inventory.update({one.metadata.key for one, _ in batch}, store)
+                present[key] = one
+        inventory.update(changed)
     expected = detector.discover(present.values())
     assert inventory.decisions == expected
     assert dict(inventory.candidates) == {

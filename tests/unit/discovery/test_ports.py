@@ -4,7 +4,7 @@ import pytest
 
 from dynamic_toolset.discovery.ports import MAX_NOTES, considered
 from dynamic_toolset.kube.objects import ServicePort
-from dynamic_toolset.model import Outcome
+from dynamic_toolset.model import Outcome, ServiceKey
 from dynamic_toolset.settings import ForeignEndpoints, Policy, Settings
 
 from .building import detect, discover, headless, service
@@ -106,7 +106,7 @@ def test_a_duplicate_and_what_is_too_much_keep_their_notes():
         service("prometheus", pods=PROMETHEUS, listens="9090"),
         headless("prometheus-headless", pods=PROMETHEUS, listens="9090"),
     )
-    duplicate = discover(first, second)[second.metadata.key]
+    duplicate = discover(first, second)[ServiceKey.of(second.metadata.key)]
     assert duplicate.outcome is Outcome.DUPLICATE
     assert len(duplicate.ports) == 1
     other = service("grafana", pods=GRAFANA, listens="3000")

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory
 from dynamic_toolset.discovery.selection import Rank, fair_shares
-from dynamic_toolset.kube.objects import ObjectKey
-from dynamic_toolset.model import Outcome
+from dynamic_toolset.model import Outcome, ServiceKey
 from dynamic_toolset.settings import Policy, Settings
 
 from .building import catalog, discover, headless, service
@@ -46,8 +45,8 @@ def test_the_oldest_of_a_namespace_are_taken():
 
 def test_the_reason_names_setting_and_numbers():
     decisions = discover(*(prometheus(name) for name in "abc"), settings=capped(max_per_namespace=2))
-    assert decisions[ObjectKey("shop", "c")].outcome is Outcome.REJECTED
-    assert decisions[ObjectKey("shop", "c")].reason == (
+    assert decisions[ServiceKey("shop", "c")].outcome is Outcome.REJECTED
+    assert decisions[ServiceKey("shop", "c")].reason == (
         "its namespace has 3 candidates, of which 2 are taken, the oldest first, by the setting policy.maxPerNamespace"
     )
 
@@ -64,20 +63,20 @@ def test_duplicates_do_not_count():
     services += [prometheus(f"{name}-headless", make=headless, workload=name) for name in "ab"]
     decisions = discover(*services, settings=capped(max_per_namespace=2))
     assert taken(decisions) == {"a", "b"}
-    assert decisions[ObjectKey("shop", "a-headless")].outcome is Outcome.DUPLICATE
+    assert decisions[ServiceKey("shop", "a-headless")].outcome is Outcome.DUPLICATE
 
 
 def test_of_two_services_with_one_name_the_last_counts():
     one, other = prometheus("a"), service("a", "app=web", "80")
     for found, outcome in (((one, other), Outcome.IGNORED), ((other, one), Outcome.CANDIDATE)):
-        assert discover(*found)[ObjectKey("shop", "a")].outcome is outcome
+        assert discover(*found)[ServiceKey("shop", "a")].outcome is outcome
 
 
 # --- In all ---------------------------------------------------------------------------------------------------------
 
 
 def ranks(**counts):
-    return {name: tuple(Rank("", ObjectKey(name, str(n))) for n in range(count)) for name, count in counts.items()}
+    return {name: tuple(Rank("", ServiceKey(name, str(n))) for n in range(count)) for name, count in counts.items()}
 
 
 @pytest.mark.parametrize(
@@ -153,14 +152,13 @@ def entangled(number):
 def test_a_change_among_thousands_of_look_alikes_costs_milliseconds(look):
     inventory = Inventory(Detector(catalog(), Settings()))
     services = [look(number) for number in range(CROWD)]
-    store = {one.metadata.key: inventory.judge(one) for one in services}
-    inventory.update(store, store)
+    store = {ServiceKey.of(one.metadata.key): inventory.judge(one) for one in services}
+    inventory.update(store)
     assert len(inventory.candidates) <= 50
 
     def change(one):
         began = time.thread_time()
-        store[one.metadata.key] = inventory.judge(one)
-        inventory.update({one.metadata.key}, store)
+        inventory.update({ServiceKey.of(one.metadata.key): inventory.judge(one)})
         return time.thread_time() - began
 
     assert min(change(one) for one in services[:5]) < 0.05 * 4, "50 ms on a machine with nothing else to do"

@@ -31,6 +31,7 @@ from dynamic_toolset.model import (
 from dynamic_toolset.publication import configmap
 from dynamic_toolset.server import views
 from dynamic_toolset.server.answers import ServiceItem
+from dynamic_toolset.server.api import _position
 from dynamic_toolset.server.views import Documents, Query, Services
 from dynamic_toolset.settings import ConfigMapSettings, Settings
 
@@ -79,13 +80,13 @@ def test_what_is_shown_of_a_service() -> None:
     url = "http://{}.shop.svc.cluster.local:8080"
     assert shown == (
         ServiceItem(
-            *("shop", "a", "candidate", "orders", url.format("a"), "healthy"),
+            *("shop", "a", "", "candidate", "orders", url.format("a"), "healthy"),
             listed=True, held=False, reason="answers as Orders",
         ),
-        ServiceItem("shop", "b", "ignored", None, None, None, listed=False, held=False, reason=IGNORED.reason),
-        ServiceItem("shop", "c", "rejected", None, None, None, listed=False, held=False, reason=REJECTED.reason),
+        ServiceItem("shop", "b", "", "ignored", None, None, None, listed=False, held=False, reason=IGNORED.reason),
+        ServiceItem("shop", "c", "", "rejected", None, None, None, listed=False, held=False, reason=REJECTED.reason),
         ServiceItem(
-            *("shop", "d", "duplicate", "orders", url.format("d"), None),
+            *("shop", "d", "", "duplicate", "orders", url.format("d"), None),
             listed=False, held=False, reason="like shop/a",
         ),
     )  # fmt: skip
@@ -171,14 +172,18 @@ def test_which_services_are_found(query: Query, expected: str) -> None:
 
 # --- Pages -----------------------------------------------------------------------------------------------------------
 
-keys = st.builds(ServiceKey, st.sampled_from(["a", "a-b", "b", ""]), st.text("ab-.", min_size=1, max_size=3))
+keys = st.builds(
+    ServiceKey,
+    st.sampled_from(["a", "a-b", "b", ""]),
+    st.text("ab-.", min_size=1, max_size=3),
+    st.sampled_from(["", "a", "b"]),
+)
 
 
 def after(token: str | None) -> ServiceKey | None:
     if token is None:
         return None
-    namespace, _, name = token.partition("/")
-    return ServiceKey(namespace, name)
+    return _position(token)
 
 
 @given(keep=st.sets(keys, max_size=30), others=st.lists(st.sets(keys, max_size=6), min_size=1), limit=st.integers(1, 7))
@@ -192,7 +197,7 @@ def test_pages_show_whatever_stays_exactly_once_though_others_come_and_go(
         page = views.page(Services(report(dict.fromkeys(present, IGNORED))).items, after(token), limit)
         assert page.total == len(present)
         assert len(page.items) <= limit
-        seen += [ServiceKey(item.namespace, item.name) for item in page.items]
+        seen += [ServiceKey(item.namespace, item.name, item.cluster) for item in page.items]
         token = page.next
         if token is None:
             break

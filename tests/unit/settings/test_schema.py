@@ -92,7 +92,7 @@ class TestSpec:
 
     def test_no_default_of_a_setting_is_stored(self) -> None:
         stored = [path for path, schema in paths(spec_schema()) if "default" in schema]
-        assert stored == ["serviceTypes.*.enabled"]
+        assert stored == ["serviceTypes.*.enabled", "toolset.credentials[].cluster"]
         assert [path for path, schema in paths(structural(Status)) if "default" in schema] == [
             "discoveredServices[].cluster"
         ]

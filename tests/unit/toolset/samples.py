@@ -71,9 +71,10 @@ def candidate(
     name: str | None = None,
     agent: AgentBinding | None = None,
     host: str | None = None,
+    cluster: str = "",
 ) -> Candidate:
     return Candidate(
-        key=ServiceKey(namespace, service),
+        key=ServiceKey(namespace, service, cluster),
         type=type_,
         name=name or service,
         endpoint=Endpoint(scheme, host or f"{service}.{namespace}.svc.cluster.local", port, path),
@@ -124,6 +125,7 @@ candidates = st.builds(
     name=st.none() | _words,
     path=st.sampled_from(["", "/base"]),
     scheme=st.sampled_from(["http", "https"]),
+    cluster=st.sampled_from(["", "", "a", "x-y", "x"]),
 )
 
 candidate_sets = st.lists(candidates, max_size=12, unique_by=lambda one: one.key)

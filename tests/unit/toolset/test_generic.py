@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_toolset.toolset.generic import published, render
+from dynamic_toolset.toolset.generic import published, render, tools
 from tests.unit.toolset.samples import RICH, RICH_SETTINGS, candidate, candidate_sets, listed
 
 
@@ -39,6 +39,19 @@ def test_says_what_each_service_is_and_how_the_agent_uses_it():
     }
 
 
+def test_a_service_of_another_cluster_can_be_found_again():
+    services = [
+        candidate("jaeger", "a", "ui", cluster="eu", path="/jaeger", host="203.0.113.7"),
+        candidate("grafana", "a", "ui", cluster="us", name="dashboards"),
+        candidate("grafana", "a", "ui"),
+    ]
+    text = render(listed(*services))
+    assert [tool["metadata"].get("cluster") for tool in json.loads(text)["tools"]] == [None, "eu", "us"]
+    assert {(one.service, one.type, one.name, one.endpoint) for one in tools(text)} == {
+        (one.key, one.type, one.name, one.endpoint.url) for one in services
+    }
+
+
 def test_nothing_found_is_an_empty_list():
     assert json.loads(render([])) == {"tools": []}
 
@@ -49,8 +62,8 @@ def test_any_order_gives_the_same_bytes_which_are_read_back(candidates, random):
     random.shuffle(candidates)
     assert render(listed(*candidates)) == text
     assert published(text) == {(one.key, one.type) for one in candidates}
-    tools = json.loads(text)["tools"]
-    assert len({(tool["namespace"], tool["name"]) for tool in tools}) == len(tools)
+    entries = json.loads(text)["tools"]
+    assert len({(tool["namespace"], tool["name"]) for tool in entries}) == len(entries)
 
 
 def test_metadata_holds_texts_only():

@@ -210,6 +210,16 @@ class TestCredentials:
         assert not has_credentials(one, settings)
         assert "{{" not in serialize(generate(listed(one), settings))
 
+    @pytest.mark.parametrize("type_", ["grafana", "jaeger", "mcp", "prometheus", "elasticsearch"])
+    @pytest.mark.parametrize("meant", ["", "eu", "us"])
+    def test_are_bound_to_one_cluster(self, type_, meant):
+        given = {"api_key": "K", "bearer_token": "K", "username": "K", "password": "K"}
+        settings = ToolsetSettings({}, (Credential("a", "b", meant, **given),))
+        for cluster in ("", "eu", "us"):
+            one = candidate(type_, "a", "b", cluster=cluster)
+            assert has_credentials(one, settings) is (cluster == meant)
+            assert ("env.K" in serialize(generate(listed(one), settings))) is (cluster == meant)
+
 
 def places(content):
     """The paths of the mappings to which credentials are added: instances, endpoints, the config of an MCP server."""

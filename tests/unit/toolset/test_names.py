@@ -10,19 +10,23 @@ from tests.unit.toolset.samples import candidate, candidate_sets
 
 
 def test_a_chosen_name_is_used():
-    assert instance_names([candidate("grafana", "a", "svc", name="main")]) == {("a", "svc"): "a.main"}
+    assert instance_names([candidate("grafana", "a", "svc", name="main")]) == {ServiceKey("a", "svc"): "a.main"}
 
 
 def test_two_who_chose_the_same_name_both_get_their_services():
     chosen = [candidate("grafana", "a", service, name="main") for service in ("x", "y")]
     other = candidate("grafana", "b", "x", name="main")
-    assert instance_names([*chosen, other]) == {("a", "x"): "a.x", ("a", "y"): "a.y", ("b", "x"): "b.main"}
+    assert instance_names([*chosen, other]) == {
+        ServiceKey("a", "x"): "a.x",
+        ServiceKey("a", "y"): "a.y",
+        ServiceKey("b", "x"): "b.main",
+    }
 
 
 def test_a_chosen_name_does_not_take_a_name_that_another_falls_back_to():
     services = [("x", "y"), ("z", "y"), ("w", "x")]
     names = instance_names([candidate("grafana", "a", service, name=name) for service, name in services])
-    assert names == {("a", "x"): "a.x", ("a", "z"): "a.z", ("a", "w"): "a.w"}
+    assert names == {ServiceKey("a", "x"): "a.x", ServiceKey("a", "z"): "a.z", ServiceKey("a", "w"): "a.w"}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,10 @@ def test_who_takes_the_hashed_name_of_another_gets_it_not():
 
 
 def test_wishes_that_cannot_be_told_apart_end():
-    assert unique({ServiceKey("a", "x"): ("n",), ServiceKey("a", "y"): ("n",)}) == {("a", "x"): "n", ("a", "y"): "n"}
+    assert unique({ServiceKey("a", "x"): ("n",), ServiceKey("a", "y"): ("n",)}) == {
+        ServiceKey("a", "x"): "n",
+        ServiceKey("a", "y"): "n",
+    }
 
 
 @given(candidate_sets, st.randoms(use_true_random=False))

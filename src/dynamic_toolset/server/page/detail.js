@@ -54,13 +54,14 @@ export class Detail {
   }
 
   #fill(...parts) {
-    const [namespace, name] = split(this.#key);
+    const { cluster, namespace, name } = split(this.#key);
+    const whose = cluster ? `${cluster}: ${namespace}` : namespace;
     const scroll = this.#dialog.scrollTop;
     const focused = this.#dialog !== document.activeElement && this.#dialog.contains(document.activeElement);
     const close = h("button", { type: "button", class: "close", click: () => this.#dialog.close() }, "Close");
     this.#dialog.replaceChildren(
       h("div", { class: "head" },
-        h("h2", { id: "detail-title" }, h("span", { class: "namespace" }, foreign(namespace), " / "), foreign(name)),
+        h("h2", { id: "detail-title" }, h("span", { class: "namespace" }, foreign(whose), " / "), foreign(name)),
         close),
       ...parts.filter(Boolean),
     );
@@ -69,9 +70,11 @@ export class Detail {
   }
 }
 
+/** The parts of a Service's key, see keyOf: no part holds a colon or a slash. */
 export function split(key) {
-  const place = key.indexOf("/");
-  return [key.slice(0, place), key.slice(place + 1)];
+  const [whose, ...rest] = key.split("/");
+  const [namespace, cluster = ""] = whose.split(":").reverse();
+  return { cluster, namespace, name: rest.join("/") };
 }
 
 function part(title, ...children) {

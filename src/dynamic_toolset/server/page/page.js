@@ -41,8 +41,9 @@ const LOADERS = {
     return items;
   },
   detail: () => {
-    const [namespace, name] = split(state.service);
-    return api.get(`api/v1/services/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`);
+    const { cluster, namespace, name } = split(state.service);
+    const query = cluster ? `?cluster=${encodeURIComponent(cluster)}` : "";
+    return api.get(`api/v1/services/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}${query}`);
   },
 };
 const EVERYTHING = ["statistics", "toolset", "history", "services"];

@@ -19,12 +19,12 @@ export const filters = (state) => Object.fromEntries(FILTERS.map((name) => [name
 export function link(changes) {
   const state = { ...read(), ...changes };
   if (state.view === "services") state.view = "";
-  const query = NAMES.filter((name) => state[name]).map((name) => `${name}=${encodeURIComponent(state[name]).replaceAll("%2F", "/")}`);
+  const query = NAMES.filter((name) => state[name]).map((name) => `${name}=${encodeURIComponent(state[name]).replaceAll("%2F", "/").replaceAll("%3A", ":")}`);
   return query.length ? `?${query.join("&")}` : location.pathname;
 }
 
 /** The address of a Service's detail, and nothing else: what is shared is short. */
-export const serviceLink = (key) => `?service=${encodeURIComponent(key).replaceAll("%2F", "/")}`;
+export const serviceLink = (key) => `?service=${encodeURIComponent(key).replaceAll("%2F", "/").replaceAll("%3A", ":")}`;
 
 /** Go to another state: something that the back button undoes. */
 export function push(changes) {

@@ -7,7 +7,8 @@ const FIRST = 40; // rows that are made at once, more than a screen holds
 const BATCH = 150; // rows that follow as they are scrolled to
 const DECISIONS = ["candidate", "duplicate", "rejected", "ignored"];
 
-export const keyOf = (item) => `${item.namespace}/${item.name}`;
+/** What a Service is called everywhere: `namespace/name`, with `cluster:` before it if that is not our own. */
+export const keyOf = (item) => `${item.cluster ? `${item.cluster}:` : ""}${item.namespace}/${item.name}`;
 
 /** Health as a shape and a word. */
 export function health(value) {
@@ -16,7 +17,7 @@ export function health(value) {
 
 export function listed(item) {
   if (!item.listed) return h("span", { class: "no" }, "no");
-  const held = item.held ? h("span", { class: "held", title: "Stays only because many fail at once" }, ", held") : null;
+  const held = item.held ? h("span", { class: "held", title: "Stays only because many fail at once, or its cluster is away" }, ", held") : null;
   return h("span", { class: "yes" }, "yes", held);
 }
 
@@ -157,7 +158,7 @@ export class Services {
     if (known?.print === print) return known.row;
     const open = h("a", { href: serviceLink(key), class: "open" }, foreign(item.name));
     const row = h("tr", { role: "row", "data-key": key, class: this.#settled ? "fresh" : null },
-      h("td", { role: "cell", class: "c-namespace" }, foreign(item.namespace)),
+      h("td", { role: "cell", class: "c-namespace" }, foreign(item.cluster ? `${item.cluster}: ${item.namespace}` : item.namespace)),
       h("th", { role: "rowheader", scope: "row", class: "c-name" }, open),
       h("td", { role: "cell", class: "c-type" }, item.type ? foreign(item.type) : h("span", { class: "none" }, "–")),
       h("td", { role: "cell", class: "c-endpoint" }, item.endpoint ? endpoint(item.endpoint) : h("span", { class: "none" }, "–")),

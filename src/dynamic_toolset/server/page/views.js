@@ -2,6 +2,7 @@
 
 import { clock, copyButton, day, diff, foreign, full, h, listing, since, visible } from "./dom.js";
 import { serviceLink } from "./route.js";
+import { keyOf } from "./services.js";
 
 const EVENTS = {
   service_listed: ["Listed", "good"],
@@ -102,7 +103,7 @@ export function showHistory(history, failure) {
 
 function entryRow(entry) {
   const [name, tone] = named(entry);
-  const key = entry.service && `${entry.service.namespace}/${entry.service.name}`;
+  const key = entry.service && keyOf(entry.service);
   const told = words(entry);
   return h("li", {},
     h("time", { datetime: visible(entry.at), title: full(entry.at) }, clock(entry.at)),
