@@ -125,7 +125,7 @@ TAKEN: list[Any] = [
     {"namespaces": {"include": [f"n{number}" for number in range(500)]}},
 ]
 
-DURATION = "should match"
+DURATION = "must be a duration such as 500ms, 5s or 1m30s"
 RANGE = "must be a range such as 10.0.0.0/8, without host bits, or an address"
 SELECTOR = "must be a label selector such as tier=web,team in (a, b),!legacy"
 REFUSED: list[tuple[Any, str, str]] = [
@@ -221,7 +221,9 @@ def test_a_refusal_reads_as_the_guide_shows(cluster: Cluster, installed: None, n
     shown = next(
         one for one in commands(DOCS / "configuration-by-resource.md") if one.line.startswith("kubectl apply -f")
     )
-    manifest = body({"discoveryInterval": "2h", "healthCheck": {"timeout": "0.5s"}}, "kubernaut-toolset-config")
+    manifest = body(
+        {"discoveryInterval": "2h", "healthCheck": {"timeout": "0.5s", "interval": "soon"}}, "kubernaut-toolset-config"
+    )
     (tmp_path / "toolsetconfig.yaml").write_text(yaml.safe_dump(manifest))
     with pytest.raises(KubectlFailed) as caught:
         cluster.kubectl("apply", f"--filename={tmp_path}/toolsetconfig.yaml", f"--namespace={namespace}")

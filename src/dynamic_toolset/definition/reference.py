@@ -88,7 +88,8 @@ def _type(schema: Schema) -> str:
         return f"integer from {schema['minimum']}{'' if high is None else f' to {high}'}"
     if schema.get("format") == "date-time":
         return "time"
-    return "duration" if "duration" in in_words(schema.get("pattern", "")) else str(schema["type"])
+    rules = schema.get("x-kubernetes-validations", ())
+    return "duration" if any("a duration" in rule["message"] for rule in rules) else str(schema["type"])
 
 
 def _text(schema: Schema) -> str:

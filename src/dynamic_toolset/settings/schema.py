@@ -21,6 +21,14 @@ from dynamic_toolset.settings.resource import PROCESS_SETTINGS
 
 Schema = dict[str, Any]
 
+
+def ecma(pattern: str) -> str:
+    """Return a pattern of the model as Go (RE2) and JavaScript write it, to whom $ is the very end."""
+    return re.sub(r"\\Z$", "$", pattern)
+
+
+(_DURATION,) = Duration.__metadata__  # type: ignore[attr-defined]
+_IS_DURATION = f"self.matches(r'{ecma(_DURATION.pattern)}')"
 _SELECTOR_RULE = (
     f"self.matches(r'{selectors.pattern()}')",
     "must be a label selector such as tier=web,team in (a, b),!legacy",
@@ -36,13 +44,7 @@ def _duration_rule(rule: str) -> str:
 
     One that cannot be evaluated is an error, also for what was stored before the rule came and is not touched.
     """
-    (bounds,) = Duration.__metadata__  # type: ignore[attr-defined]
-    return f"size(self) > {bounds.max_length} || !self.matches(r'{ecma(bounds.pattern)}') || {rule}"
-
-
-def ecma(pattern: str) -> str:
-    """Return a pattern of the model as Go (RE2) and JavaScript write it, to whom $ is the very end."""
-    return re.sub(r"\\Z$", "$", pattern)
+    return f"size(self) > {_DURATION.max_length} || !{_IS_DURATION} || {rule}"
 
 
 _RULES: Mapping[str, tuple[str, str]] = {
@@ -55,7 +57,7 @@ _RULES: Mapping[str, tuple[str, str]] = {
     "policy.allowedRanges[]": _RANGE_RULE,
     "policy.refusedRanges[]": _RANGE_RULE,
     "healthCheck.timeout": (_duration_rule("duration(self) >= duration('1s')"), "must be at least 1s"),
-    "healthCheck.interval": ("self.matches('[1-9]')", "must be longer than 0s"),
+    "healthCheck.interval": (_duration_rule("self.matches('[1-9]')"), "must be longer than 0s"),
 }
 """By path: what must be true in CEL, and what is said otherwise."""
 
@@ -69,8 +71,8 @@ _STORED_DEFAULTS = frozenset({"serviceTypes.*.enabled"})
 def json_schema() -> Schema:
     """Return the JSON Schema (2020-12) of the settings file, for editors.
 
-    It takes no more than the program takes. What only the program knows (``healthCheck.timeout`` of 1s at least, names
-    of service types) it does not refuse.
+    It refuses nothing that the program takes as it stands, but what a type cannot say (``healthCheck.timeout`` of 1s at
+    least, names of service types) it does not refuse either.
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -234,6 +236,9 @@ class _Structural(_Walk):
 
     def of(self, hint: Any, path: str) -> Schema:
         schema = super().of(hint, path)
+        if hint is Duration:  # people get it wrong most often, and a pattern is no help to them
+            del schema["pattern"]
+            return _with_rules(schema, (_IS_DURATION, f"must be {in_words(_DURATION.pattern)}"))
         if schema == {"type": "object", "maxProperties": MAX_ENTRIES, "additionalProperties": {}}:
             return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
         return schema

@@ -126,7 +126,7 @@ class TestSpec:
 
     def test_every_rule_has_a_message_that_can_follow_the_name_of_the_field(self) -> None:
         messages = [rule["message"] for rule in _rules(spec_schema())]
-        assert len(messages) == 10
+        assert len(messages) == 15
         assert all(re.fullmatch(r"(must|each name must) be .*[^.]", message) for message in messages)
 
 
