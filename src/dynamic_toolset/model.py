@@ -282,7 +282,8 @@ class Report(Struct, frozen=True):
 
     ``decisions`` holds every Service that was seen; ``discovered`` every candidate, sorted by key; ``documents`` what
     is, or would be, published; ``published`` whether the cluster holds exactly these documents. While ``problems``
-    hold a publication back, the documents are the last good ones, whatever is listed by now.
+    hold a publication back, the documents are the last good ones, whatever is listed by now; but while the settings say
+    that nothing is to be written, they are those that would be.
 
     ``held`` are the services that stay listed only because so many fail at once, ``overrides`` what people wrote, None
     if nothing, with its ``effects``, and ``leads`` says whether this instance is the one that writes.
@@ -332,7 +333,10 @@ class Entry(Struct, frozen=True):
     change: Change
 
 
-PublishOutcome = Literal["unchanged", "created", "updated", "standby", "withheld", "failed"]
+Hold = Literal["paused", "dry_run"]
+"""Why nothing is written, though there is something to write: by the setting of that name."""
+
+PublishOutcome = Literal["unchanged", "created", "updated", "standby", "withheld", "failed"] | Hold
 """What became of the publication in a pass. ``standby``: another instance leads; ``withheld``: a person must judge."""
 
 

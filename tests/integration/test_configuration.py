@@ -70,14 +70,14 @@ def file(served: Served, tmp_path: Path) -> File:
 async def test_every_setting_is_shown_with_its_source(
     served: Served, file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DYNAMIC_TOOLSET_HEALTH_CHECK_TIMEOUT", "400ms")
+    monkeypatch.setenv("DYNAMIC_TOOLSET_HEALTH_CHECK_TIMEOUT", "4s")
     assert (await file.reloaded()).changed == ("healthCheck.timeout",)
     answer = await served.get(f"{V1}/config")
     found = msgspec.json.decode(answer.body, type=answers.ConfigAnswer)
     assert found.file is not None
     assert found.file.endswith("settings.yaml")
     rows = {one.name: (one.value, one.source) for one in found.settings}
-    assert rows["healthCheck.timeout"] == ("400ms", "environment")
+    assert rows["healthCheck.timeout"] == ("4s", "environment")
     assert rows["healthCheck.interval"] == (QUICK["interval"], "file")
     assert rows["clusterDomain"] == ("cluster.local", "default")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dynamic_toolset.controller import controller
+from dynamic_toolset.controller import rendering
 from dynamic_toolset.controller.controller import FIRST_PUBLICATION_WAIT
 from dynamic_toolset.controller.pacer import Alarm, Pacer
 from dynamic_toolset.health.probe import Probe
@@ -214,7 +214,7 @@ async def test_an_error_of_ours_that_only_the_overrides_bring_about_is_a_problem
         return apply(generated, changes)
 
     monkeypatch.setattr(overrides, "apply", broken)
-    monkeypatch.setattr(controller.log, "exception", logged.append)
+    monkeypatch.setattr(rendering.log, "exception", logged.append)
     await cluster.edit({"overrides.yaml": "internet: {enabled: true}\n"})
     await until(lambda: "(OverflowError)" in subject.problems.get("OverridesInvalid", ""))
     await cluster.add("b")

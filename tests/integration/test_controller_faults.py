@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dynamic_toolset.controller.controller import RELEASE
+from dynamic_toolset.controller.conditions import RELEASE
 from dynamic_toolset.health.checker import Checker
 from dynamic_toolset.model import ServiceKey, Verdict
 from dynamic_toolset.sandbox import status
@@ -152,6 +152,21 @@ async def test_a_service_whose_endpoints_lead_astray_is_taken_out_at_once(cluste
     await cluster.sandbox.put(endpoint_slice("a", ready=True, address="100.100.100.200"))
     await until(lambda: cluster.listed == set())
     await until(lambda: "100.100.100.200" in subject.found("a").health.reason)  # said once it is written
+
+
+async def test_without_checks_all_are_listed_unasked_but_for_those_that_must_not_be(
+    cluster: Cluster, start: Start
+) -> None:
+    for name in ("hangs", "unready", "astray"):
+        await cluster.add(name, mode="hang")
+    await cluster.sandbox.put(endpoint_slice("unready", ready=False))
+    await cluster.sandbox.put(endpoint_slice("astray", ready=True, address="100.100.100.200"))
+    subject = await published(start, cluster, {"hangs"}, health={"enabled": False})
+    assert subject.found("hangs").health.reason == "taken for healthy: the setting healthCheck.enabled is false"
+    assert subject.found("unready").health.reason == "no ready endpoint in its EndpointSlices"
+    assert subject.found("astray").health.refused
+    await cluster.sandbox.put(endpoint_slice("unready", ready=True))
+    await until(lambda: cluster.listed == {"hangs", "unready"})
 
 
 def delay_slices(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, seconds: float | None) -> None:

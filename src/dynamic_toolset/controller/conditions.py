@@ -23,6 +23,17 @@ def watch_failing(what: str, reflector: Reflector[Any, Any]) -> Iterator[Problem
         yield Problem("WatchFailing", message)
 
 
+def on_hold(settings: Settings, *, holds: bool) -> Iterator[Problem]:
+    """Yield the conditions of an instance that is told not to write. ``holds``: the ConfigMap says what it should."""
+    target = f"ConfigMap {settings.config_map.namespace}/{settings.config_map.name}"
+    state = "it says what it should" if holds else "it does not say what it should"
+    if settings.paused:
+        yield Problem("Paused", f"the setting paused is true, so nothing is written: {target} stays as it is; {state}")
+    if settings.dry_run:
+        shown = "the documents that are shown are those that would be written"
+        yield Problem("DryRun", f"the setting dryRun is true, so nothing is written: {shown} to {target}; {state}")
+
+
 def mass_failure(held: Held, settings: Settings) -> Iterator[Problem]:
     """Yield the condition of a mass failure."""
     outage = held.outage

@@ -8,57 +8,43 @@ import asyncio
 import contextlib
 import gc
 import math
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from dynamic_toolset import tracing
-from dynamic_toolset.controller import conditions, latency, logbook
-from dynamic_toolset.controller.conditions import RELEASE
-from dynamic_toolset.controller.latency import Latency
-from dynamic_toolset.controller.leadership import Leadership
+from dynamic_toolset.controller import conditions, rendering
+from dynamic_toolset.controller.full_looks import Rounds
+from dynamic_toolset.controller.leadership import Leadership, lease_of
+from dynamic_toolset.controller.listing import Listing
 from dynamic_toolset.controller.namespaces import NamespaceLabels
 from dynamic_toolset.controller.observer import Nobody, Observer
-from dynamic_toolset.controller.pacer import Alarm, Pacer
+from dynamic_toolset.controller.pacer import Pacer
 from dynamic_toolset.controller.publishing import Publication, Publishing
-from dynamic_toolset.controller.statistics import Condition, Loop, Publications, Statistics, Watch
+from dynamic_toolset.controller.rendering import Rendering
+from dynamic_toolset.controller.reporting import Reporting
+from dynamic_toolset.controller.statistics import Condition, Loop, Publications, Statistics, watch_of
 from dynamic_toolset.discovery.catalog import Catalog
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory, Judged
 from dynamic_toolset.health.checker import Checker
 from dynamic_toolset.health.guard import Guard
-from dynamic_toolset.health.outage import Held, Outage, Removals
 from dynamic_toolset.health.probe import Probe
 from dynamic_toolset.health.readiness import Readiness, dialled
 from dynamic_toolset.kube.client import CONFIG_MAPS, SERVICES, Client
-from dynamic_toolset.kube.objects import ConfigMap, Service
+from dynamic_toolset.kube.objects import ConfigMap, ObjectKey, Service
 from dynamic_toolset.kube.pulse import Pulse
 from dynamic_toolset.kube.reflector import Reflector, unchanged
-from dynamic_toolset.model import (
-    Candidate,
-    Change,
-    Check,
-    DiscoveredService,
-    Document,
-    Effect,
-    Pass,
-    Problem,
-    PublishOutcome,
-    Report,
-    ServiceKey,
-    Verdict,
-)
+from dynamic_toolset.model import Check, Document, Problem, Report, ServiceKey
 from dynamic_toolset.publication import configmap
 from dynamic_toolset.publication.publisher import NotLeading, Publisher
 from dynamic_toolset.settings import Settings, seconds
-from dynamic_toolset.toolset import documents, generic, holmesgpt, overrides
-from dynamic_toolset.toolset.listing import answers, is_listed
+from dynamic_toolset.toolset import generic, overrides
+from dynamic_toolset.toolset.listing import answers
 
-log = structlog.get_logger()
+ADJUSTABLE = frozenset({"discoveryInterval", "paused", "dryRun"})
+"""The settings that a controller at work takes over as they are. For others it takes another controller."""
 
 FIRST_PUBLICATION_WAIT = 1.0
 """Seconds that the first publication waits for verdicts, where nothing says what was listed before."""
@@ -80,23 +66,11 @@ PASS_AT_MOST = 60.0
 """Seconds that a pass takes at most, and that one which is due is waited for: its requests have deadlines."""
 
 
-class _Rendered(Struct, frozen=True):
-    """The documents of one pass, what there is to say about them, and whether they are those of an earlier pass."""
-
-    documents: tuple[Document, ...]
-    problems: tuple[Problem, ...] = ()
-    effects: tuple[Effect, ...] = ()
-    held: bool = False
-
-
-_NOTHING = _Rendered(())
-
-
 class Controller:
     """The service: reflectors at one end, the publisher at the other, and one loop between them.
 
-    ``observer`` is told of each pass and each check. ``report`` is the last one; ``previous`` is that of a controller
-    whose place this one takes, so that only what differs from it is news.
+    ``observer`` is told of each pass and each check. ``lease`` is the one that it stands for, by default the one that
+    goes with ``settings``.
     """
 
     def __init__(
@@ -106,14 +80,15 @@ class Controller:
         catalog: Catalog,
         *,
         observer: Observer | None = None,
-        previous: Report | None = None,
+        lease: ObjectKey | None = None,
     ) -> None:
-        self.report = previous
-        self._succeeds = previous is not None
         self._settings = settings
-        self._observer = observer or Nobody()
+        observer, target = observer or Nobody(), settings.config_map
         self._pacer = Pacer()
-        self._leadership = Leadership(client, settings, on_change=self._pacer.hurry)
+        self._leadership = Leadership(
+            client, settings.leader_election, lease or lease_of(settings), on_change=self._pacer.hurry
+        )
+        self._reporting = Reporting(observer, target)
 
         self._namespaces = NamespaceLabels(client, settings.namespaces.selector, on_change=self._relist)
         self._inventory = Inventory(Detector(catalog, settings, self._namespaces.labels))
@@ -130,15 +105,12 @@ class Controller:
             known=self._readiness.known,
             good=lambda candidate, health: answers(candidate, health, settings),
             on_change=self._pacer.notify,
-            on_checked=self._observer.checked,
+            on_checked=observer.checked,
         )
         self._settle = seconds(settings.health_check.timeout) + 1
-        self._removals = Removals(settings.mass_failure, self._settle)
-        self._failing: frozenset[ServiceKey] = frozenset()
-        self._outage: Outage | None = None
-        self._all_asked = -math.inf
+        self._listing = Listing(settings, self._checker, self._settle, on_change=self._pacer.notify)
+        self._rounds = Rounds(seconds(settings.discovery_interval), self._look_at_all)
 
-        target = settings.config_map
         self._config_maps = Reflector(
             client,
             CONFIG_MAPS,
@@ -149,26 +121,23 @@ class Controller:
             on_change=self._config_map_changed,
         )
         self._publisher = Publisher(client, target, self._config_maps, permit=self._leadership.remaining)
-        self._publishing = Publishing(self._publisher, self._leadership, target, self._pacer)
-        self._published: generic.Published = frozenset()
-        self._good: tuple[Document, ...] = ()
+        self._publishing = Publishing(self._publisher, self._leadership, settings, self._pacer)
+        self._rendering = Rendering(settings)
         self._remembered: ConfigMap | None = None
-        self._source: tuple[tuple[Candidate, ...], str | None] | None = None
-        self._outcome: documents.Rendered | Problem = documents.Rendered((), ())
-        self._unusable: str | None = None
+
+        # Of the one whose place this one takes, if there is one.
+        self._succeeds = False
+        self._knows_verdicts = False
+        self._was_published: generic.Published = frozenset()
 
         self._stopping = asyncio.Event()
         self._passing = asyncio.Lock()
         self._passes = 0
         self._pulse = Pulse()
         self._surroundings = Pulse()
-        self._wake = Alarm(self._pacer.notify)
         self._conditions: tuple[Problem, ...] = ()
-
-        # The changes of Services since the last look: when the first of them came, and whose they are.
         self._arrived_at: float | None = None
-        self._events: frozenset[ServiceKey] = frozenset()
-        self._latency = Latency()
+        """When the first change of a Service since the last look came."""
 
     async def run(self) -> None:
         """Work until ``stop`` is called, or until cancelled, which breaks off whatever is under way.
@@ -184,6 +153,7 @@ class Controller:
                 tasks.create_task(self._readiness.run(), name="readiness"),
                 tasks.create_task(self._checker.run(), name="health"),
                 tasks.create_task(self._look_around(), name="conditions"),
+                tasks.create_task(self._rounds.run(), name="full looks"),
             ]
             work = tasks.create_task(self._work(), name="controller")
             await self._stopping.wait()
@@ -205,11 +175,37 @@ class Controller:
         self._stopping.set()
 
     def look_again(self) -> None:
-        """List all Services anew, and ask every candidate, though nothing says that anything changed."""
+        """Have a full look, and list all Services anew besides, though nothing says that anything changed."""
         self._services.relist()
-        self._checker.hasten(self._inventory.candidates)
+        self._rounds.note()
+        self._look_at_all()
+
+    def adjust(self, settings: Settings) -> None:
+        """Take over settings that differ from the present ones in those that are ADJUSTABLE only."""
+        self._settings = settings
+        self._publishing.adjust(settings)
+        self._rounds.every(seconds(settings.discovery_interval))
+        self._pacer.hurry()
+
+    def succeed(self, other: "Controller") -> None:
+        """Take the place of another one, which has ended. It is to be called before ``run``.
+
+        Only what differs from its last report is news. What was listed counts as published, also where another
+        ConfigMap is to be written. The verdicts of its checks count too, as long as those were made as they are now.
+        """
+        self._reporting.report = other.report
+        self._succeeds = other.report is not None
+        self._was_published = other._listing.published  # noqa: SLF001 - one of us
+        if self._succeeds and asks_alike(self._settings, other._settings):  # noqa: SLF001
+            self._checker.succeed(other._checker)  # noqa: SLF001
+            self._knows_verdicts = True
 
     # --- How it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def report(self) -> Report | None:
+        """The last one."""
+        return self._reporting.report
 
     def checks(self, service: ServiceKey) -> tuple[Check, ...]:
         """Return the last checks of a candidate, the newest first."""
@@ -224,13 +220,15 @@ class Controller:
         waiting = self._pacer.waiting if self._passes else 0.0
         loops.append(Loop("passes", max(self._pulse.late, waiting - PASS_AT_MOST, 0.0)))
         loops.append(Loop("conditions", self._surroundings.late))
+        loops.append(Loop("full looks", self._rounds.late))
         return tuple(loops)
 
     def readiness(self) -> tuple[Condition, ...]:
         """Return what must hold to be ready: to lead, or to take over at once. Asks nobody."""
         needed: dict[str, Reflector[Any, Any]] = {"Services": self._services, "ConfigMap": self._config_maps}
-        watches = {name: self._watch(one) for name, one in needed.items()}
+        watches = {name: watch_of(one) for name, one in needed.items()}
         heard = min((one.since_heard for one in watches.values() if one.since_heard is not None), default=math.inf)
+        decided = self._passes > 0 or self._succeeds
         away = "" if heard < LATELY else "the Kubernetes API has not been heard of lately"
         return (
             *(
@@ -241,7 +239,7 @@ class Controller:
             ),
             Condition("API reached lately", not away, away),
             Condition("leader or standby", self._leadership.problem is None, self._leadership.problem or ""),
-            Condition("first pass done", self._passes > 0, "" if self._passes else "nothing was decided yet"),
+            Condition("first pass done", decided, "" if decided else "nothing was decided yet"),
         )
 
     def statistics(self) -> Statistics:
@@ -250,7 +248,8 @@ class Controller:
             leads=self._leadership.remaining() > 0,
             holder=self._leadership.holder,
             passes=self._passes,
-            watches={name: self._watch(one) for name, one in self._reflectors().items()},
+            full_looks=self._rounds.statistics,
+            watches={name: watch_of(one) for name, one in self._reflectors().items()},
             checks=self._checker.statistics,
             publications=Publications(self._publisher.writes, self._publisher.conflicts),
             election=self._leadership.statistics,
@@ -267,22 +266,6 @@ class Controller:
             found["Lease"] = self._leadership.reflector
         return found
 
-    def _watch(self, reflector: Reflector[Any, Any]) -> Watch:
-        done, now = reflector.statistics, time.monotonic()
-        return Watch(
-            synced=reflector.synced.is_set(),
-            objects=len(reflector.store),
-            skipped=len(reflector.skipped),
-            lists=done.lists,
-            watches=done.watches,
-            events=done.events,
-            bookmarks=done.bookmarks,
-            failures=done.consecutive_failures,
-            last_error=done.last_error,
-            since_heard=None if done.last_heard is None else now - done.last_heard,
-            since_bookmark=None if done.last_bookmark is None else now - done.last_bookmark,
-        )
-
     # --- What is woken by events -----------------------------------------------------------------------------------
 
     def _services_changed(self) -> None:
@@ -296,6 +279,10 @@ class Controller:
 
     def _relist(self) -> None:
         self._services.relist()
+
+    def _look_at_all(self) -> None:
+        self._checker.hasten(self._inventory.candidates)
+        self._pacer.notify()
 
     def _hasten(self, keys: frozenset[ServiceKey]) -> None:
         self._checker.hasten(keys)
@@ -328,18 +315,21 @@ class Controller:
         for reflector in (self._services, self._config_maps):
             await self._synced(reflector)
         self._remember(self._publisher.present())
+        self._listing.published = self._listing.published or self._was_published
         with tracing.span("pass"):
             await self._look()
-            if self._succeeds:
+            if self._succeeds and not self._knows_verdicts:
                 # What is known is shown meanwhile. Without the verdicts all would be news: not known, and known again.
                 await self._checker.settled(self._settle)
-            elif not self._published:
+            elif not self._listing.published:
                 # Nothing says what was listed: the first publication into a cluster, or a document that was damaged
                 # while nobody looked. Without verdicts the toolset would be empty.
                 await self._checker.settled(FIRST_PUBLICATION_WAIT)
-            # What is loaded by now stays for the life of the process: no collection needs to walk it again.
-            gc.freeze()
+            if not self._succeeds:
+                # What is loaded by now stays for the life of the process: no collection needs to walk it again.
+                gc.freeze()
             await self._pass_undisturbed()
+        self._rounds.note()
         while True:
             await self._pacer.wait()
             with tracing.span("pass"):
@@ -363,7 +353,8 @@ class Controller:
             self._conditions = tuple(self._find_conditions())
             if self._conditions:
                 known = self.report or Report({}, (), (), (), published=False)
-                self._tell(replace(known, problems=self._conditions), "failed")
+                told = replace(known, problems=self._conditions)
+                self._reporting.tell(told, "failed", is_first=self._is_first)
 
     async def _look(self) -> None:
         """Take over what changed. Of new candidates the EndpointSlices are read before they are asked anything."""
@@ -373,8 +364,8 @@ class Controller:
     async def _take_over(self) -> None:
         events = self._services.take_changed()
         self._inventory.update(events, self._services.store)
-        self._latency.arrived(events, self._arrived_at or asyncio.get_running_loop().time())
-        self._events, self._arrived_at = self._events | events, None
+        self._reporting.arrived(events, self._arrived_at or asyncio.get_running_loop().time())
+        self._arrived_at = None
         self._readiness.update(self._inventory.candidates)
         if self._readiness.problem is None:
             await self._readiness.settled(SLICES_WAIT)
@@ -384,8 +375,8 @@ class Controller:
         """Take what the ConfigMap says for what is published: by an earlier run, or by the instance that leads."""
         if present is not self._remembered:
             self._remembered = present
-            self._good = _documents_of(present)
-            self._published = generic.published(_data(present).get(generic.KEY, ""))
+            self._rendering.remember(present)
+            self._listing.remember(present)
 
     async def _pass(self) -> None:
         """Decide what is listed, and make it so, or only know it while another instance leads."""
@@ -395,13 +386,12 @@ class Controller:
         if not leads:
             self._publisher.stand_down()
             self._remember(present)
-        held = self._held(present)
-        discovered = tuple(self._discovered(candidate, held) for candidate in self._inventory.candidates.values())
-        rendered = _NOTHING
+        discovered, held = self._listing.decide(self._inventory.candidates, present)
+        rendered = rendering.NOTHING
 
         def render(present: ConfigMap | None) -> tuple[Document, ...]:
             nonlocal rendered
-            rendered = self._render(discovered, present)
+            rendered = self._rendering.render(discovered, present)
             return rendered.documents
 
         published: Publication | None = None
@@ -409,10 +399,10 @@ class Controller:
             with contextlib.suppress(NotLeading):
                 published = await self._publishing.publish(render)
         failure = published.problem if published else None
-        holds = published is not None and failure is None if leads else configmap.says(present, render(present))
+        holds = published is not None and published.holds if leads else configmap.says(present, render(present))
         if leads and holds and not rendered.held:
-            self._published = frozenset((one.candidate.key, one.candidate.type) for one in discovered if one.listed)
-            self._good = rendered.documents
+            self._listing.has_published(discovered)
+            self._rendering.good = rendered.documents
         self._conditions = tuple(self._find_conditions())
         unreadable = (
             Problem("ServiceUnreadable", f"Service {key}: {error}") for key, error in self._services.skipped.items()
@@ -425,118 +415,27 @@ class Controller:
                 *unreadable,
                 *rendered.problems,
                 *conditions.mass_failure(held, self._settings),
+                *conditions.on_hold(self._settings, holds=holds),
                 *self._publishing.contest(failure),
                 *self._conditions,
                 *(() if failure is None else (failure,)),
             ),
             published=holds,
             held=frozenset(key for key in held.services if key in self._inventory.candidates),
-            overrides=_data(self._publisher.present()).get(overrides.KEY),
+            overrides=rendering.data_of(self._publisher.present()).get(overrides.KEY),
             effects=rendered.effects,
             leads=published is not None,
         )
         self._passes += 1
-        self._tell(report, published.outcome if published else "standby", began)
+        outcome = published.outcome if published else "standby"
+        self._reporting.tell(report, outcome, began=began, is_first=self._is_first)
 
-    def _tell(self, report: Report, outcome: PublishOutcome, began: float | None = None) -> None:
-        """Say what a pass has changed: to the log, and to whoever observes."""
-        now = asyncio.get_running_loop().time()
-        before = self.report
-        changes: tuple[Change, ...] = ()
-        if before is not None and report == before:
-            report = before
-        else:
-            changes = logbook.changes(before, report, self._events, is_first=self._passes <= 1 and not self._succeeds)
-            self.report = report
-        if outcome in {"created", "updated"}:
-            target = self._settings.config_map
-            written = f"ConfigMap {target.namespace}/{target.name} was {outcome}"
-            changes = (*changes, logbook.publication(before, report, changes, written))
-        logbook.write(changes)
-        tracing.note(outcome=outcome, services=len(report.decisions), changes=len(changes))
-        self._events = frozenset()
-        self._observer.passed(
-            Pass(
-                report,
-                time.time(),
-                0.0 if began is None else now - began,
-                outcome,
-                changes,
-                self._latencies(report, outcome, now),
-            )
-        )
-
-    def _latencies(self, report: Report, outcome: PublishOutcome, now: float) -> tuple[float, ...]:
-        seen = latency.shown(report.discovered)
-        if not report.leads:
-            self._latency.forget(seen)
-            return ()
-        waiting = {one.candidate.key for one in report.discovered if one.health.verdict is Verdict.UNKNOWN}
-        shows = outcome in {"created", "updated", "unchanged"}
-        took = self._latency.settle(seen, waiting, published=shows, now=now)
-        return () if outcome == "unchanged" else took
-
-    # --- What is listed --------------------------------------------------------------------------------------------
-
-    def _held(self, present: ConfigMap | None) -> Held:
-        """Find out whether it is the backends that fail or our own network, and what stays listed meanwhile."""
-        candidates, now = self._inventory.candidates, asyncio.get_running_loop().time()
-        health = {key: self._checker.health(key) for key in candidates}
-        published = frozenset(
-            key
-            for key, kind in self._published
-            if (found := candidates.get(key)) and found.type == kind and not health[key].refused
-        )
-        answering = {key for key, one in candidates.items() if answers(one, health[key], self._settings)}
-        failing = frozenset(key for key in published - answering if health[key].failures)
-        if failing - self._failing and now - self._all_asked > self._settle:
-            self._checker.hasten(published - failing)  # is it only this one?
-            self._all_asked = now
-        if self._outage is not None and self._failing - failing:
-            self._checker.hasten(failing)  # the first one answers again: do the others?
-        release = ((present and present.metadata.annotations) or {}).get(RELEASE, "")
-        held = self._removals.hold(failing, published, len(answering), now=now, release=release)
-        self._failing, self._outage = failing, held.outage
-        self._wake.set(None if held.wake is None else held.wake - now)
-        return held
-
-    def _discovered(self, candidate: Candidate, held: Held) -> DiscoveredService:
-        health = self._checker.health(candidate.key)
-        listed = is_listed(candidate, health, self._settings, self._published, held.services)
-        return DiscoveredService(candidate, health, listed)
-
-    # --- What is published -----------------------------------------------------------------------------------------
-
-    def _render(self, discovered: tuple[DiscoveredService, ...], present: ConfigMap | None) -> _Rendered:
-        """Render the documents; with overrides that cannot be used, what was good last stays."""
-        text = _data(present).get(overrides.KEY)
-        source = (tuple(one.candidate for one in discovered if one.listed), text)
-        if source != self._source:  # most looks find nothing that an agent would read
-            self._source, self._outcome = source, self._outcome_of(discovered, text)
-        if isinstance(self._outcome, Problem):
-            return _Rendered(self._good, (self._outcome,), held=True)
-        return _Rendered(self._outcome.documents, self._outcome.problems, self._outcome.effects)
-
-    def _outcome_of(self, discovered: tuple[DiscoveredService, ...], text: str | None) -> documents.Rendered | Problem:
-        """Render the documents, or say what is wrong with the overrides."""
-        try:
-            return documents.render(discovered, self._settings, text)
-        except overrides.OverridesError as error:
-            why = str(error)
-        except Exception as error:  # one text in one ConfigMap must not end the service for good
-            documents.render(discovered, self._settings, None)  # raises what is not the overrides' fault
-            if text != self._unusable:
-                log.exception("overrides_unusable")
-            self._unusable = text
-            why = f"{overrides.KEY}: it cannot be used ({type(error).__name__}), for a reason that the log shows"
-        return Problem("OverridesInvalid", f"{why}; what was published last stays until this is mended")
+    @property
+    def _is_first(self) -> bool:
+        return self._passes <= 1 and not self._succeeds
 
 
-def _data(present: ConfigMap | None) -> Mapping[str, str]:
-    return (present.data if present is not None else None) or {}
-
-
-def _documents_of(present: ConfigMap | None) -> tuple[Document, ...]:
-    """Return the documents that a ConfigMap holds."""
-    data = _data(present)
-    return tuple(Document(key, data[key]) for key in (holmesgpt.KEY, generic.KEY) if key in data)
+def asks_alike(one: Settings, other: Settings) -> bool:
+    """Whether the outcome of a check with these settings is one with those."""
+    policies = [(how.policy.allowed_ranges, how.policy.refused_ranges) for how in (one, other)]
+    return one.health_check == other.health_check and policies[0] == policies[1]

@@ -12,7 +12,7 @@ from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.election import Elector, Statistics
 from dynamic_toolset.kube.objects import Lease, ObjectKey
 from dynamic_toolset.kube.reflector import Reflector
-from dynamic_toolset.settings import Settings, seconds
+from dynamic_toolset.settings import LeaderElection, Settings, seconds
 
 log = structlog.get_logger()
 
@@ -20,22 +20,26 @@ _PATIENCE = 3
 """Failed requests in a row after which the lease is called out of reach."""
 
 
+def lease_of(settings: Settings) -> ObjectKey:
+    """Return the lease of an instance with these settings: those of its process, whatever a ToolsetConfig says."""
+    return ObjectKey(settings.config_map.namespace, settings.leader_election.lease_name or settings.instance)
+
+
 class Leadership:
-    """Of several instances that publish the same ConfigMap the one that writes. Without election every one does.
+    """Of several instances that stand for the same lease the one that writes. Without election every one does.
 
     ``on_change`` is called when this instance begins or ceases to lead.
     """
 
-    def __init__(self, client: Client, settings: Settings, on_change: Callable[[], None]) -> None:
+    def __init__(self, client: Client, how: LeaderElection, lease: ObjectKey, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._fenced = False
         self._leads = False
-        how, target = settings.leader_election, settings.config_map
         self._elector: Elector | None = None
         if how.enabled:
             self._elector = Elector(
                 client,
-                ObjectKey(target.namespace, how.lease_name or target.name),
+                lease,
                 f"{socket.gethostname()}_{uuid.uuid4()}",
                 lease_duration=seconds(how.lease_duration),
                 renew_deadline=seconds(how.renew_deadline),

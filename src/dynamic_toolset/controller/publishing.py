@@ -13,10 +13,10 @@ from dynamic_toolset.controller.leadership import Leadership
 from dynamic_toolset.controller.pacer import Alarm, Pacer
 from dynamic_toolset.kube.errors import ApiError, KubernetesError
 from dynamic_toolset.kube.reflector import RETRY_AFTER_CAP
-from dynamic_toolset.model import Problem
+from dynamic_toolset.model import Hold, Problem
 from dynamic_toolset.publication.configmap import DocumentsTooLarge
 from dynamic_toolset.publication.publisher import CONTESTED, Publisher, Render, Withheld, Written
-from dynamic_toolset.settings import ConfigMapSettings
+from dynamic_toolset.settings import Settings
 
 log = structlog.get_logger()
 
@@ -24,17 +24,26 @@ log = structlog.get_logger()
 class Publication(Struct, frozen=True):
     """What became of one attempt, and what a person should know about it if it did not work."""
 
-    outcome: Literal["unchanged", "created", "updated", "withheld", "failed"]
+    outcome: Literal["unchanged", "created", "updated", "withheld", "failed"] | Hold
     problem: Problem | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the ConfigMap says by now what it should."""
+        return self.outcome in {"unchanged", "created", "updated"}
 
 
 class Publishing:
-    """Publishes for the leader. After a failure nothing is tried before its pause is over, however many events come."""
+    """Publishes for the leader. After a failure nothing is tried before its pause is over, however many events come.
 
-    def __init__(self, publisher: Publisher, leadership: Leadership, target: ConfigMapSettings, pacer: Pacer) -> None:
+    While there is a ``hold`` it only finds out what there would be to write.
+    """
+
+    def __init__(self, publisher: Publisher, leadership: Leadership, settings: Settings, pacer: Pacer) -> None:
+        self.hold = _hold(settings)
         self._publisher = publisher
         self._leadership = leadership
-        self._target = target
+        self._target = settings.config_map
         self._failures = 0
         self._refused: Problem | None = None
         self._retry = Alarm(pacer.notify)
@@ -45,6 +54,8 @@ class Publishing:
 
         Raises NotLeading.
         """
+        if self.hold is not None:
+            return self._rehearse(render, self.hold)
         if self._refused is not None and self._retry.is_set:
             render(self._publisher.present())
             return Publication("failed", self._refused)
@@ -74,6 +85,19 @@ class Publishing:
             )
         return Publication(written.value)
 
+    def _rehearse(self, render: Render, hold: Hold) -> Publication:
+        self._publisher.stand_down()  # what others write meanwhile is no drift
+        try:
+            return Publication(hold if self._publisher.rehearse(render) else "unchanged")
+        except DocumentsTooLarge as error:
+            return Publication("withheld", Problem("TooLarge", f"{error}; nothing could be written"))
+        except Withheld as withheld:
+            return Publication("withheld", Problem(withheld.reason, str(withheld)))
+
+    def adjust(self, settings: Settings) -> None:
+        """Write, or do not write, as these settings say from now on."""
+        self.hold = _hold(settings)
+
     def contest(self, failure: Problem | None) -> Iterator[Problem]:
         """Yield the condition of a fight over the ConfigMap, as long as it goes on."""
         contest = self._publisher.contest
@@ -88,3 +112,9 @@ class Publishing:
         if isinstance(error, ApiError) and error.retry_after is not None:
             delay = max(delay, min(error.retry_after, RETRY_AFTER_CAP))
         self._retry.set(delay)
+
+
+def _hold(settings: Settings) -> Hold | None:
+    if settings.paused:
+        return "paused"
+    return "dry_run" if settings.dry_run else None

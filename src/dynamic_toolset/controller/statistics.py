@@ -1,13 +1,15 @@
 """How the controller is, in figures: frozen, taken at one moment. All times are seconds."""
 
+import time
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from dynamic_toolset.health.checker import Statistics as Checks
 from dynamic_toolset.kube.election import Statistics as Election
+from dynamic_toolset.kube.reflector import Reflector
 
 
 class Watch(Struct, frozen=True):
@@ -24,6 +26,35 @@ class Watch(Struct, frozen=True):
     last_error: str | None
     since_heard: float | None
     since_bookmark: float | None
+
+
+def watch_of(reflector: Reflector[Any, Any]) -> Watch:
+    """Return how a reflector is, now."""
+    done, now = reflector.statistics, time.monotonic()
+    return Watch(
+        synced=reflector.synced.is_set(),
+        objects=len(reflector.store),
+        skipped=len(reflector.skipped),
+        lists=done.lists,
+        watches=done.watches,
+        events=done.events,
+        bookmarks=done.bookmarks,
+        failures=done.consecutive_failures,
+        last_error=done.last_error,
+        since_heard=None if done.last_heard is None else now - done.last_heard,
+        since_bookmark=None if done.last_bookmark is None else now - done.last_bookmark,
+    )
+
+
+class FullLooks(Struct, frozen=True):
+    """Looks at everything anew, though nothing need have changed: how many, when the last was, when the next is to be.
+
+    Both in seconds since the epoch, None before the first.
+    """
+
+    count: int
+    last_at: float | None
+    next_at: float | None
 
 
 class Publications(Struct, frozen=True):
@@ -54,6 +85,7 @@ class Statistics(Struct, frozen=True):
     leads: bool
     holder: str | None
     passes: int
+    full_looks: FullLooks
     watches: Mapping[str, Watch]
     checks: Checks
     publications: Publications
@@ -69,6 +101,7 @@ def continued(before: Statistics, now: Statistics) -> Statistics:
         leads=now.leads,
         holder=now.holder,
         passes=before.passes + now.passes,
+        full_looks=_looks(before.full_looks, now.full_looks),
         watches={
             name: _added(before.watches.get(name), one, "lists", "watches", "events", "bookmarks")
             for name, one in now.watches.items()
@@ -85,6 +118,12 @@ def kept(before: Statistics | None, now: Statistics) -> Statistics:
         return now
     whole = continued(before, now)
     return replace(whole, watches={**before.watches, **whole.watches}, election=whole.election or before.election)
+
+
+def _looks(before: FullLooks, now: FullLooks) -> FullLooks:
+    """Until a successor has looked for the first time, the last look is that of its predecessor."""
+    last = now if now.count else before
+    return replace(last, count=before.count + now.count)
 
 
 T = TypeVar("T", bound=Struct)

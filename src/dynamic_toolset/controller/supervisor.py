@@ -1,39 +1,68 @@
 """The controller that is at work, in whose place another one can be put: that is how other settings come into force."""
 
-from dynamic_toolset.controller.controller import Controller
+import gc
+
+from dynamic_toolset.controller.controller import ADJUSTABLE, Controller
+from dynamic_toolset.controller.leadership import lease_of
 from dynamic_toolset.controller.observer import Observer
+from dynamic_toolset.controller.pacer import Alarm
 from dynamic_toolset.controller.statistics import Statistics, continued, kept
 from dynamic_toolset.discovery.catalog import Catalog
 from dynamic_toolset.kube.client import Client
-from dynamic_toolset.settings import Settings
+from dynamic_toolset.kube.objects import ObjectKey
+from dynamic_toolset.settings import Settings, changed
+
+TIDY_AFTER = 10.0
+"""Seconds after the last succession in which what was left behind is collected: it takes as long as many requests."""
 
 
 class Supervisor:
     """Runs a controller, and then the one that takes its place, until ``stop``.
 
     A successor begins anew, with what is published as its memory, so nothing that is listed goes away meanwhile. It
-    knows the last report of its predecessor, and so reports only what is different from that.
+    knows the last report of its predecessor, and so reports only what is different from that. No check that was under
+    way counts for it.
+
+    ``lease`` is the one that all of them stand for, whatever ConfigMap they write: by default that of ``settings``, and
+    so to be given where these hold more than those of the process.
     """
 
     def __init__(
-        self, client: Client, settings: Settings, catalog: Catalog, *, observer: Observer | None = None
+        self,
+        client: Client,
+        settings: Settings,
+        catalog: Catalog,
+        *,
+        observer: Observer | None = None,
+        lease: ObjectKey | None = None,
     ) -> None:
         self._client = client
+        self._catalog = catalog
         self._observer = observer
+        self._lease = lease or lease_of(settings)
         self._next: Controller | None = None
         self._past: Statistics | None = None
         self._stopped = False
+        self._tidy = Alarm(_tidy)
         self.settings = settings
-        self.controller = Controller(client, settings, catalog, observer=observer)
+        self.controller = Controller(client, settings, catalog, observer=observer, lease=self._lease)
 
     async def run(self) -> None:
         """Work until ``stop``. An error in a part ends the whole and is raised."""
+        try:
+            await self._run()
+        finally:
+            self._tidy.set(None)
+
+    async def _run(self) -> None:
         while not self._stopped:
             await self.controller.run()
             if self._next is None:
                 return
+            gc.unfreeze()  # what is frozen is never collected, and the one that ended was
+            self._tidy.set(TIDY_AFTER)
             self._past = kept(self._past, self.controller.statistics())
-            self._next.report = self.controller.report  # what it has told of since
+            self._next.succeed(self.controller)
             self.controller, self._next = self._next, None
 
     def statistics(self) -> Statistics:
@@ -42,13 +71,26 @@ class Supervisor:
         return now if self._past is None else continued(self._past, now)
 
     def replace(self, settings: Settings, catalog: Catalog) -> None:
-        """Let a controller with these settings take over, once what the present one is writing has ended."""
-        self.settings = settings
-        report = self.controller.report
-        self._next = Controller(self._client, settings, catalog, observer=self._observer, previous=report)
+        """Let a controller with these settings take over, once what the present one is writing has ended.
+
+        Where only such settings differ that a controller at work can take over, the present one stays.
+        """
+        differ = changed(self.settings, settings)
+        stays = self._next is None and differ and ADJUSTABLE.issuperset(differ) and catalog == self._catalog
+        self.settings, self._catalog = settings, catalog
+        if stays:
+            self.controller.adjust(settings)
+            return
+        self._next = Controller(self._client, settings, catalog, observer=self._observer, lease=self._lease)
         self.controller.stop()
 
     def stop(self) -> None:
         """End ``run``, in order."""
         self._stopped = True
         self.controller.stop()
+
+
+def _tidy() -> None:
+    """Collect what successions have left behind. The rest stays, and no collection needs to walk it again."""
+    gc.collect()
+    gc.freeze()

@@ -148,6 +148,7 @@ class Detector:
         self._settings = settings
         self._permissions = Permissions(settings, catalog, namespace_labels)
         self._everywhere = settings.namespaces == Namespaces()
+        self._selects = bool(settings.selector)
         self._by_value: _Index = {}
         self._by_name: _Index = {}
         self._by_label: dict[str, _Index] = {}
@@ -164,6 +165,9 @@ class Detector:
         outside = None if self._everywhere else self._permissions.outside(metadata.namespace)
         if outside:
             return _ignored(outside)
+        unselected = self._permissions.unselected(metadata) if self._selects else None
+        if unselected:
+            return _ignored(unselected)
         if isinstance(asked, annotations.Broken):
             return _rejected(asked.reason)
         if self._settings.require_annotations and not (asked and asked.wanted):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from ipaddress import AddressValueError, IPv4Address
+from itertools import islice
 from types import MappingProxyType
 
 from dynamic_toolset.discovery.annotations import ENDPOINT, quoted
@@ -17,6 +18,7 @@ from dynamic_toolset.discovery.catalog import CUSTOM, Catalog
 from dynamic_toolset.kube import selectors
 from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta, Service
 from dynamic_toolset.settings import Settings
+from dynamic_toolset.strict_yaml import MAX_MISTAKES
 
 NamespaceLabels = Mapping[str, Mapping[str, str]]
 """The labels of each namespace, by its name."""
@@ -45,6 +47,8 @@ class Permissions:
         self._namespaces = settings.namespaces
         self._selected = selectors.parse(settings.namespaces.selector)
         self._labels = namespace_labels
+        self._chosen = selectors.parse(settings.selector)
+        self._service_types = settings.service_types
         self._known_types = catalog.types.keys()
         self._allowed_types = [(_any_of(one.namespaces), frozenset(one.types)) for one in policy.allowed_types]
         self._trusted = _any_of(policy.trusted_namespaces or ("*",))
@@ -67,6 +71,12 @@ class Permissions:
                 return "the labels of its namespace do not match the setting namespaces.selector"
         return None
 
+    def unselected(self, metadata: ObjectMeta) -> str | None:
+        """Return why a Service with these labels is not looked at."""
+        if self._chosen(metadata.labels or {}):
+            return None
+        return "its labels do not match the setting selector"
+
     def refusal(self, service: Service, type_name: str, host: str | None) -> str | None:
         """Return why the Service must not be published as this type.
 
@@ -77,7 +87,7 @@ class Permissions:
             return "its name or namespace is not a DNS label, so it has no address"
         if metadata.key == _KUBERNETES_API or (host is not None and self._is_kubernetes_api(host)):
             return "it leads to the Kubernetes API, which is never listed"
-        refused = self._refused_type(metadata.namespace, type_name)
+        refused = self._unwanted(metadata, type_name) or self._refused_type(metadata.namespace, type_name)
         if refused:
             return refused
         if host is not None:
@@ -87,6 +97,24 @@ class Permissions:
                 "it has no selector, so its endpoints are written by hand and may be anywhere: "
                 "the setting policy.withoutSelector can allow that for its namespace"
             )
+        return None
+
+    def _unwanted(self, metadata: ObjectMeta, type_name: str) -> str | None:
+        """Return why a Service is not taken for a type, whoever publishes it."""
+        setting = type_name if type_name in self._known_types else CUSTOM
+        wanted = self._service_types.get(setting)
+        if wanted is None:
+            return None
+        if not wanted.enabled:
+            return f"the setting serviceTypes.{setting}.enabled is false"
+        for kind, asked, found in (
+            ("label", wanted.labels, metadata.labels or {}),
+            ("annotation", wanted.annotations, metadata.annotations or {}),
+        ):
+            for name, value in asked.items():
+                if found.get(name) != value:
+                    must = f"it must carry the {kind} {name} with the value {quoted(value)}"
+                    return f"by the setting serviceTypes.{setting}.{kind}s {must}"
         return None
 
     def _refused_type(self, namespace: str, type_name: str) -> str | None:
@@ -143,18 +171,23 @@ def is_host(host: str) -> bool:
 
 
 def unknown_types(settings: Settings, catalog: Catalog) -> list[str]:
-    """Return, for each type in the settings that the catalog does not have, one line that names setting and type."""
+    """Return, for each type in the settings that the catalog does not have, one line that names setting and type.
+
+    Of more than MAX_MISTAKES the first are named.
+    """
     policy = settings.policy
     named = [
         *((f"policy.allowedTypes[{number}].types", one.types) for number, one in enumerate(policy.allowed_types)),
         ("policy.trustedTypes", policy.trusted_types),
+        *((f"serviceTypes.{name}", (name,)) for name in settings.service_types),
     ]
-    return [
+    found = (
         f"{path}: there is no service type {name!r}; {_near(name, catalog.types)}"
         for path, names in named
         for name in names
         if name not in catalog.types
-    ]
+    )
+    return list(islice(found, MAX_MISTAKES))
 
 
 def own_hosts(metadata: ObjectMeta, cluster_domain: str) -> tuple[str, str, str]:

@@ -112,11 +112,24 @@ class Checker:
         self._slots = Slots(settings.concurrency)
         self._table: dict[ServiceKey, _Entry] = {}
         self._unknown: set[ServiceKey] = set()
+        self._inherited: Mapping[ServiceKey, _Entry] = {}
         self._settled = asyncio.Event()
         self._settled.set()
         self._tasks: asyncio.TaskGroup | None = None
         self._ended = {"healthy": 0, "unhealthy": 0, "needs_credentials": 0}
         self._probes = 0
+
+    def succeed(self, other: "Checker") -> None:
+        """Take over what another table, in whose place this one comes, has found out of candidates that are the same.
+
+        It is to be called before the first ``update``. They are checked anew at once, and until then count as they did;
+        a check that was under way does not count.
+        """
+        self._inherited = {
+            key: entry
+            for key, entry in other._table.items()  # noqa: SLF001 - one of us
+            if entry.health.verdict is not Verdict.UNKNOWN
+        }
 
     def update(self, candidates: Mapping[ServiceKey, Candidate]) -> None:
         """Take over the present candidates.
@@ -135,13 +148,19 @@ class Checker:
             if entry is not None:
                 self._forget(key)
             entry = self._table[key] = _Entry(candidate)
-            self._unknown.add(key)
+            before = self._inherited.get(key)
+            if before is not None and _is_same_question(before.candidate, candidate):
+                entry.health, entry.checks, entry.asked = before.health, before.checks, before.asked
+                entry.wanted.set()
+            else:
+                self._unknown.add(key)
             known = self._known(candidate)
             if known is not None and known.refused:
                 self._record(key, entry, known)
-            elif known is not None and known.verdict is Verdict.UNKNOWN:
+            elif known is not None and known.verdict is Verdict.UNKNOWN and key in self._unknown:
                 entry.health = known
             self._start(key, entry)
+        self._inherited = {}
         self._note_settled()
 
     def hasten(self, keys: Iterable[ServiceKey]) -> None:

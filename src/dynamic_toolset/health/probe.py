@@ -72,6 +72,9 @@ _SESSION_ID = re.compile(r"[!-~]{1,1024}")
 _END_OF_EVENT = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
+UNASKED = Health(Verdict.HEALTHY, "taken for healthy: the setting healthCheck.enabled is false")
+
+
 class _Refused(Failed):
     """The guard does not let the attempt be made."""
 
@@ -81,6 +84,9 @@ class Probe:
 
     The address that the guard has judged is the one that is dialled: the Service's own where it has one, otherwise
     what its name resolves to at this moment, once. Host header and TLS server name are those of the endpoint.
+
+    If checks are not ``enabled``, no backend is asked anything, and each is UNASKED, a healthy one. Names are looked up
+    all the same: the guard still refuses an address that must not be published.
 
     Raises SettingsError for a CA file that cannot be used.
     """
@@ -108,6 +114,8 @@ class Probe:
         Takes ``settings.timeout`` at most, and a second more where a session must be given back. Raises nothing for
         what a backend does: the Health says it. If the guard does not let it be made, the Health is ``refused``.
         """
+        if not self._settings.enabled:
+            return await self._unasked(candidate.endpoint)
         loop = asyncio.get_running_loop()
         started = loop.time()
         tls = self._tls if candidate.endpoint.scheme == "https" else None
@@ -126,6 +134,17 @@ class Probe:
         duration = loop.time() - started
         await visit.give_back_session()
         return replace(health, seconds=duration)
+
+    async def _unasked(self, endpoint: Endpoint) -> Health:
+        """Return what can be said without a request. A name that does not resolve here may do so for the agent."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._addresses(endpoint)
+        except _Refused as refusal:
+            return replace(_unhealthy(str(refusal)), refused=True)
+        except (Failed, OSError):  # TimeoutError is one
+            return UNASKED
+        return UNASKED
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:

@@ -203,6 +203,21 @@ class Publisher:
                 return Written.CREATED if present is None else Written.UPDATED
         raise AssertionError("unreachable")
 
+    def rehearse(self, render: Render) -> bool:
+        """Return whether ``publish`` would write something, as far as that is known without a request.
+
+        Raises what ``render`` raises, Withheld, and DocumentsTooLarge.
+        """
+        present = self.present()
+        documents = tuple(render(present))
+        if not documents or configmap.says(present, documents):
+            return False
+        if present is not None:
+            self._check_immutable(present)
+            self._check_foreign(present, documents)
+        configmap.application(self._settings, documents, present)
+        return True
+
     def stand_down(self) -> None:
         """Another instance writes from here on, or did until now: what it writes is no drift from what we wrote."""
         self._published = ()

@@ -168,6 +168,14 @@ class PassCounts(_Answer, frozen=True):
     last_seconds: float | None
 
 
+class FullLookCounts(_Answer, frozen=True):
+    """Looks at everything anew, though nothing need have changed: how many, and when the last was and the next is."""
+
+    total: int
+    last_at: str | None
+    next_at: str | None
+
+
 class CheckCounts(_Answer, frozen=True):
     """Checks so far, by outcome, and those under way or waiting."""
 
@@ -211,6 +219,7 @@ class StatisticsAnswer(_Answer, frozen=True):
     ready: bool
     services: ServiceCounts
     passes: PassCounts
+    full_looks: FullLookCounts
     checks: CheckCounts
     watches: dict[str, WatchCounts]
     publications: PublicationCounts

@@ -17,6 +17,7 @@ EVERYWHERE = (400, 401, 403, 429, 500, 503)
 _SERVICE = answers.ServiceRef("monitoring", "prometheus")
 _URL = "http://prometheus.monitoring.svc.cluster.local:9090"
 _AT = "2026-01-31T09:15:02.120Z"
+_LATER = "2026-01-31T09:20:02.120Z"
 _INSTANCES = {"instances": [{"name": "monitoring.prometheus", "prometheus_url": _URL}]}
 _CONTENT = {"enabled": True, "config": _INSTANCES}
 
@@ -77,6 +78,7 @@ STATISTICS = answers.StatisticsAnswer(
     ready=True,
     services=answers.ServiceCounts(known=412, candidates=9, listed=8, healthy=8, unhealthy=1, unknown=0, held=0),
     passes=answers.PassCounts(57, _AT, "unchanged", 0.0021),
+    full_looks=answers.FullLookCounts(13, _AT, _LATER),
     checks=answers.CheckCounts(healthy=1740, unhealthy=31, needs_credentials=0, running=1, waiting=0),
     watches={
         "Services": answers.WatchCounts(

@@ -277,6 +277,12 @@ class _Controllers(Collector):
     def collect(self) -> Iterator[Metric]:
         now = self._statistics()
         yield _gauge("leader", "Whether this instance is the one that writes.", (), [((), now.leads)])
+        yield _counter(
+            "full_looks",
+            "Looks at everything anew, though nothing need have changed.",
+            (),
+            [((), now.full_looks.count)],
+        )
         elections = () if now.election is None else (now.election,)
         yield _counter(
             "lease_terms", "Times that this instance began to lead.", (), (((), one.terms) for one in elections)

@@ -76,7 +76,7 @@ class Metrics:
         """The types of which there has been a candidate."""
         self.discovered: Counter[str] = Counter()
         self.reconciliations: Counter[str] = Counter(
-            dict.fromkeys(("unchanged", "created", "updated", "withheld", "failed"), 0)
+            dict.fromkeys(("unchanged", "created", "updated", "withheld", "failed", "paused", "dry_run"), 0)
         )
         self.passes = Histogram(QUICK)
         self.latencies = Histogram(SLOW)

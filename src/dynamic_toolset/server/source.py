@@ -145,6 +145,7 @@ class Source:
                 last.outcome if last else None,
                 round(last.seconds, 4) if last else None,
             ),
+            full_looks=views.full_looks(now.full_looks),
             checks=msgspec.convert(now.checks, answers.CheckCounts, from_attributes=True),
             watches={
                 name: msgspec.convert(one, answers.WatchCounts, from_attributes=True)

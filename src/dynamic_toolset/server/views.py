@@ -10,6 +10,7 @@ import yaml
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from dynamic_toolset.controller.statistics import FullLooks
 from dynamic_toolset.model import (
     UNCHECKED,
     Check,
@@ -262,6 +263,12 @@ def counts(report: Report) -> answers.ServiceCounts:
         unknown=verdicts.count("unknown"),
         held=len(report.held),
     )
+
+
+def full_looks(of: FullLooks) -> answers.FullLookCounts:
+    """Return how many full looks there were, and when."""
+    last, following = (None if at is None else time(at) for at in (of.last_at, of.next_at))
+    return answers.FullLookCounts(of.count, last, following)
 
 
 def time(at: float) -> str:

@@ -143,6 +143,14 @@ def effects(generated: dict[str, Any], overrides: Overrides) -> tuple[Effect, ..
     return tuple(found)
 
 
+def not_applied(generated: dict[str, Any], overrides: Overrides, why: str) -> tuple[Effect, ...]:
+    """Return for each change, in the order of the text, that it has no effect, and why none is applied."""
+    return tuple(
+        Effect(name, section, "none", f"{KEY}: {section}.{name} has no effect: {why}")
+        for section, name, _ in _placed(generated, overrides)
+    )
+
+
 def _listed(places: tuple[str, ...]) -> str:
     shown = [shortened(place, 120) for place in places[:MAX_PLACES]]
     more = len(places) - len(shown)

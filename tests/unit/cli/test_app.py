@@ -71,7 +71,7 @@ def test_a_misspelt_variable_is_refused(run: Run, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DYNAMIC_TOOLSET_CLUSTERDOMAIN", "x")
     ended = run("explain", "-f", "-", stdin=WEB)
     assert ended.status == 1
-    assert ended.err.startswith("error: DYNAMIC_TOOLSET_CLUSTERDOMAIN: no such setting; there are DYNAMIC_TOOLSET_C")
+    assert ended.err.startswith("error: DYNAMIC_TOOLSET_CLUSTERDOMAIN: no such setting; there are DYNAMIC_TOOLSET_D")
 
 
 @pytest.mark.parametrize(

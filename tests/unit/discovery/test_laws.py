@@ -10,7 +10,7 @@ from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory
 from dynamic_toolset.discovery.ports import MAX_NOTES
 from dynamic_toolset.model import Outcome
-from dynamic_toolset.settings import AllowedTypes, ForeignEndpoints, Namespaces, Policy, Settings
+from dynamic_toolset.settings import AllowedTypes, ForeignEndpoints, Namespaces, Policy, ServiceTypeSettings, Settings
 from dynamic_toolset.toolset.safety import refusal
 
 from .absurd import presentable, services
@@ -26,6 +26,7 @@ EVERYTHING = Policy(
     ),
     without_selector=("*",),
 )
+OFF = ServiceTypeSettings(enabled=False)
 CAPPED = Policy(without_selector=("*",), max_per_namespace=2, max_in_all=3)
 SELECTED = Settings(namespaces=Namespaces(selector="team=a", exclude=("b",)))
 DETECTORS = [
@@ -38,6 +39,11 @@ DETECTORS = [
             Settings(policy=EVERYTHING, endpoint_host="clusterIP", require_annotations=True),
             Settings(namespaces=Namespaces(include=("a",), exclude=("b",))),
             Settings(policy=CAPPED),
+            Settings(
+                policy=EVERYTHING,
+                selector="!x",
+                service_types={"custom": ServiceTypeSettings(annotations={"a": "b"}), "loki": OFF},
+            ),
             Settings(
                 policy=Policy(
                     allowed_types=(AllowedTypes(("a",), ("grafana", "custom")),), trusted_namespaces=("b", "default")

@@ -5,12 +5,20 @@ import pytest
 
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.policy import is_host, unknown_types
-from dynamic_toolset.model import Outcome
-from dynamic_toolset.settings import AllowedTypes, ForeignEndpoints, Namespaces, Policy, Settings, load
+from dynamic_toolset.model import Outcome, Rejection
+from dynamic_toolset.settings import (
+    AllowedTypes,
+    ForeignEndpoints,
+    Namespaces,
+    Policy,
+    ServiceTypeSettings,
+    Settings,
+    load,
+)
 from dynamic_toolset.toolset.safety import refusal
 from tests.documentation import DOCS, blocks
 
-from .building import PREFIX, catalog, detect, headless, service
+from .building import PREFIX, catalog, detect, discover, headless, is_plain, service
 
 CUSTOM = {"-type": "custom"}
 GRAFANA = {"own": "app=grafana", "listens": "3000", "pods": "app=grafana"}
@@ -76,6 +84,124 @@ def test_exclude_and_include_count_besides_the_selector():
 def test_who_opted_out_is_told_so_whatever_his_namespace():
     detector = Detector(catalog(), Settings(namespaces=Namespaces(selector="team=a")))
     assert "opted out" in detector.detect(service(annotations={"": "false"})).reason
+
+
+# --- Which Services are looked at -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("selector", "own", "is_looked_at"),
+    [
+        ("team=a", "app=grafana team=a", True),
+        ("team=a", "app=grafana team=b", False),
+        ("team=a", "app=grafana", False),
+        ("team in (a, b),!legacy", "app=grafana team=b", True),
+        ("team in (a, b),!legacy", "app=grafana team=b legacy=yes", False),
+        ("team!=a", "", True),
+    ],
+)
+@pytest.mark.parametrize("annotations", [None, {"-type": "grafana"}, {"-type": "?"}])
+def test_services_are_selected_by_their_labels(selector, own, is_looked_at, annotations):
+    one = service("grafana", own, "3000", "app=grafana", annotations=annotations)
+    decision, usual = detect(one, Settings(selector=selector)), detect(one)
+    if is_looked_at:
+        assert decision == usual
+    else:
+        assert (decision.outcome, decision.reason) == (
+            Outcome.IGNORED,
+            "its labels do not match the setting selector",
+        )
+
+
+def test_who_opted_out_is_told_so_whatever_his_labels():
+    assert "opted out" in detect(service(annotations={"": "false"}), Settings(selector="team=a")).reason
+
+
+# --- Which Services are taken for a type ----------------------------------------------------------------------------
+
+
+def typed(**settings):
+    return Settings(service_types={name.replace("_", "-"): one for name, one in settings.items()})
+
+
+ORDERS = {"": "enabled", "-type": "orders"}
+LOOKS = "it looks like Grafana, but "
+OFF = ServiceTypeSettings(enabled=False)
+OF_TEAM_A = ServiceTypeSettings(labels={"team": "a"})
+SIGNED = ServiceTypeSettings(annotations={"x.io/signed": "yes {{ env.X }}"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "own", "annotations", "why"),
+    [
+        (typed(grafana=ServiceTypeSettings()), "", None, None),
+        (typed(loki=OFF), "", None, None),
+        (typed(custom=OFF), "", None, None),
+        (
+            typed(grafana=OFF),
+            "team=a",
+            None,
+            f"{LOOKS}the setting serviceTypes.grafana.enabled is false",
+        ),
+        (
+            typed(grafana=OFF),
+            "",
+            {"-type": "grafana"},
+            "the setting serviceTypes.grafana.enabled is false",
+        ),
+        (typed(grafana=OF_TEAM_A), "team=a", None, None),
+        *(
+            (
+                typed(grafana=OF_TEAM_A),
+                own,
+                None,
+                f'{LOOKS}by the setting serviceTypes.grafana.labels it must carry the label team with the value "a"',
+            )
+            for own in ("", "team=b")
+        ),
+        (
+            typed(grafana=SIGNED),
+            "",
+            {"-name": "board"},
+            (
+                f"{LOOKS}by the setting serviceTypes.grafana.annotations it must carry the annotation x.io/signed "
+                'with the value "yes ?? env.X ??"'
+            ),
+        ),
+        (typed(grafana=ServiceTypeSettings(annotations={f"{PREFIX}-name": "board"})), "", {"-name": "board"}, None),
+        (
+            typed(custom=OFF),
+            "",
+            ORDERS,
+            "the setting serviceTypes.custom.enabled is false",
+        ),
+        (
+            typed(custom=OF_TEAM_A),
+            "",
+            ORDERS,
+            'by the setting serviceTypes.custom.labels it must carry the label team with the value "a"',
+        ),
+        (typed(custom=OF_TEAM_A), "team=a", ORDERS, None),
+    ],
+)
+def test_a_type_can_be_switched_off_or_ask_for_labels_and_annotations(settings, own, annotations, why):
+    decision = detect(
+        service("grafana", f"app=grafana {own}", "3000", "app=grafana", annotations=annotations), settings
+    )
+    assert decision.outcome is (Outcome.REJECTED if why else Outcome.CANDIDATE)
+    assert decision.rejection is (Rejection.POLICY if why else None)
+    if why:
+        assert decision.reason == why
+        assert is_plain(decision.reason)
+
+
+def test_of_two_services_of_one_workload_that_one_is_taken_which_carries_what_its_type_asks_for():
+    settings = typed(grafana=OF_TEAM_A)
+    plain, labelled = (
+        service(name, own, "3000", "app=grafana") for name, own in (("a", "app=grafana"), ("b", "team=a"))
+    )
+    decisions = discover(plain, labelled, settings=settings)
+    assert [one.outcome for one in decisions.values()] == [Outcome.REJECTED, Outcome.CANDIDATE]
 
 
 # --- Services without selector --------------------------------------------------------------------------------------
@@ -378,9 +504,13 @@ def test_types_in_the_settings_that_do_not_exist_are_named():
         allowed_types=(AllowedTypes(("*",), ("loki", "custom")), AllowedTypes(("*",), ("grafna",))),
         trusted_types=("prometheus", "zzz"),
     )
-    first, second = unknown_types(Settings(policy=policy), catalog())
+    types = {"promethues": ServiceTypeSettings(), "loki": ServiceTypeSettings(), "custom": ServiceTypeSettings()}
+    first, second, third = unknown_types(Settings(policy=policy, service_types=types), catalog())
     assert first.startswith("policy.allowedTypes[1].types: there is no service type 'grafna'; did you mean 'grafana'?")
     assert second.startswith("policy.trustedTypes: there is no service type 'zzz'; there are alertmanager, custom,")
+    assert third.startswith(
+        "serviceTypes.promethues: there is no service type 'promethues'; did you mean 'prometheus'? There are "
+    )
 
 
 # --- The page -------------------------------------------------------------------------------------------------------

@@ -286,6 +286,66 @@ async def test_a_check_of_what_a_candidate_was_does_not_count() -> None:
 
 
 @virtual_time
+async def test_a_table_that_takes_the_place_of_another_one_knows_what_that_knew_and_asks_at_once() -> None:
+    backends = Backends()
+    backends.answers = {"a": BAD}
+    first, changes = checker_of(backends, interval="1h"), []
+    async with running(first):
+        first.update(present(A, B, candidate("c", port=1)))
+        await asyncio.sleep(1)
+    second = checker_of(backends, interval="1h", on_change=lambda: changes.append(1))
+    second.succeed(first)
+    async with running(second):
+        second.update(present(A, B, candidate("c", port=2), candidate("d")))
+        assert second.health(A.key) == failed(BAD, 1)
+        assert second.health(B.key) == GOOD
+        assert [check.health for check in second.checks(A.key)] == [failed(BAD, 1)]
+        assert second.health(candidate("c").key) == second.health(candidate("d").key) == UNCHECKED
+        assert await second.settled(1)
+        assert backends.times("b") == [0, 1]
+        assert second.health(A.key) == failed(BAD, 2)
+        assert len(second.checks(A.key)) == 2
+        second.update({})
+        second.update(present(A))
+        assert second.health(A.key) == UNCHECKED  # once gone it is forgotten, whoever knew it
+
+
+@virtual_time
+async def test_a_check_that_was_under_way_in_another_table_does_not_count() -> None:
+    backends = Backends()
+    backends.takes = {"a": 5}
+    first = checker_of(backends)
+    async with running(first):
+        first.update(present(A, B))
+        await asyncio.sleep(1)
+    second = checker_of(backends)
+    second.succeed(first)
+    backends.takes = {"a": 8}
+    async with running(second):
+        second.update(present(A, B))
+        await asyncio.sleep(7)
+        assert second.health(A.key) == UNCHECKED
+        await asyncio.sleep(1.1)
+        assert second.health(A.key) == GOOD
+
+
+@virtual_time
+async def test_what_another_table_knew_does_not_save_one_that_is_refused_by_now() -> None:
+    first = checker_of(Backends())
+    async with running(first):
+        first.update(present(A))
+        await asyncio.sleep(1)
+    for known, expected in ((REFUSED, REFUSED), (UNREAD, GOOD)):
+        second = checker_of(Backends(), known=lambda _, known=known: known)
+        second.succeed(first)
+        async with running(second):
+            second.update(present(A))
+            assert failed(second.health(A.key), 0) == expected
+            await asyncio.sleep(0.1)
+            assert failed(second.health(A.key), 0) == expected
+
+
+@virtual_time
 async def test_a_candidate_that_is_gone_is_forgotten_and_its_check_ends() -> None:
     backends = Backends()
     backends.takes["a"] = 100

@@ -278,16 +278,16 @@ def drop_by_drop(said: bytes) -> Talk:
     ("talk", "reason"),
     [
         pytest.param(saying(), "connection closed without an answer", id="hangs up"),
-        pytest.param(saying(stay=True), "no answer within 0.5 s", id="silent"),
-        pytest.param(saying(OK, stay=True), "no answer within 0.5 s", id="silent in its head"),
-        pytest.param(saying(OK + b"\r\nI am", stay=True), "no complete answer within 0.5 s", id="silent in its body"),
+        pytest.param(saying(stay=True), "no answer within 1 s", id="silent"),
+        pytest.param(saying(OK, stay=True), "no answer within 1 s", id="silent in its head"),
+        pytest.param(saying(OK + b"\r\nI am", stay=True), "no complete answer within 1 s", id="silent in its body"),
         pytest.param(
-            saying(OK + MANY + b"A" * 260_000, stay=True), "no complete answer within 0.5 s", id="255 KiB, then silent"
+            saying(OK + MANY + b"A" * 260_000, stay=True), "no complete answer within 1 s", id="255 KiB, then silent"
         ),
-        pytest.param(drop_by_drop(OK * 10), "no answer within 0.5 s", id="one byte at a time"),
+        pytest.param(drop_by_drop(OK * 10), "no answer within 1 s", id="one byte at a time"),
         pytest.param(
             saying(OK + b"\r\n", *[b"I"] * 100, pause=0.05),
-            "no complete answer within 0.5 s",
+            "no complete answer within 1 s",
             id="one byte of body at a time",
         ),
         pytest.param(repeating(OK + b"\r\n", b"A"), NOT_AS, id="endless body"),
@@ -321,7 +321,7 @@ def drop_by_drop(said: bytes) -> Talk:
             id="endless early hints",
         ),
         pytest.param(
-            saying(*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 100, pause=0.05), "no answer within 0.5 s", id="slow 102s"
+            saying(*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 100, pause=0.05), "no answer within 1 s", id="slow 102s"
         ),
         pytest.param(repeating(OK + b"Content-Length: 0\r\n\r\n", OK + b"\r\n"), NOT_AS, id="answers nobody asked for"),
         pytest.param(saying(b"SSH-2.0-OpenSSH_9.6\r\n"), NO_HTTP, id="SSH"),
@@ -409,8 +409,8 @@ async def test_the_connection_is_never_accepted() -> None:
         finally:
             for one in filling:
                 one.close()
-    assert health.reason == "no answer within 0.3 s"
-    assert health.seconds == pytest.approx(0.3, abs=0.3)
+    assert health.reason == "no answer within 1 s"
+    assert health.seconds == pytest.approx(1, abs=0.3)
 
 
 async def test_an_identity_that_never_comes() -> None:
@@ -644,6 +644,42 @@ async def test_the_api_server_is_not_asked_but_its_neighbours_are() -> None:
     assert health.reason == "127.0.0.1 is the Kubernetes API server, which is never dialled"
 
 
+# --- Without checks -------------------------------------------------------------------------------------------------
+
+
+UNCHECKED = HealthCheckSettings(enabled=False, timeout="1s")
+
+
+async def test_without_checks_no_backend_is_asked_and_all_are_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with talking(saying(stay=True)) as port, Probe(UNCHECKED, LOOPBACK) as probe:
+        monkeypatch.setattr(probing, "exchange", None)
+        names(monkeypatch, ["127.0.0.1"], [])
+        by_address = await probe(at(port))
+        by_name = await probe(at(port, address=None))
+        by_a_name_that_is_not_known_here = await probe(at(port, address=None))
+    reason = "taken for healthy: the setting healthCheck.enabled is false"
+    assert by_address == by_name == by_a_name_that_is_not_known_here == Health(Verdict.HEALTHY, reason)
+
+
+async def test_without_checks_a_name_that_nobody_resolves_in_time_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Probe(UNCHECKED, LOOPBACK) as probe:
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1.5))
+        assert (await probe(at(1, address=None))).verdict is Verdict.HEALTHY
+
+
+async def test_without_checks_the_guard_refuses_what_it_refuses_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for how in (UNCHECKED, HealthCheckSettings(timeout="1s")):
+        async with Probe(how, Guard()) as probe:
+            names(monkeypatch, ["169.254.169.254"])
+            by_name = await probe(at(80, address=None))
+            by_address = await probe(at(80, address="169.254.169.254"))
+        assert (by_name.verdict, by_name.refused) == (by_address.verdict, by_address.refused)
+        assert (by_name.verdict, by_name.refused) == (Verdict.UNHEALTHY, True)
+        assert by_name.reason.endswith(by_address.reason)
+
+
 async def test_a_failure_of_the_backend_is_no_refusal(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     names(monkeypatch, [])
     assert not (await probe(at(1, address=None))).refused
@@ -733,7 +769,7 @@ async def test_a_name_that_cannot_be_one(probe: Probe, host: str) -> None:
 
 async def test_slow_names_hold_up_nobody_and_end_with_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*_: object, **__: object) -> None:
-        time.sleep(1)
+        time.sleep(2)
 
     async with serving(prometheus) as port, Probe(HealthCheckSettings(timeout="1s"), LOOPBACK) as probe:
         monkeypatch.setattr(socket, "getaddrinfo", slow)
@@ -742,7 +778,7 @@ async def test_slow_names_hold_up_nobody_and_end_with_the_attempt(monkeypatch: p
         assert (await probe(at(port))).verdict is Verdict.HEALTHY
         assert await asyncio.to_thread(lambda: True)
         reasons = [(await one).reason for one in slow_ones]
-    assert reasons == [f"name does not resolve: slow-{n}.example, no answer within 0.3 s" for n in range(40)]
+    assert reasons == [f"name does not resolve: slow-{n}.example, no answer within 1 s" for n in range(40)]
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from dynamic_toolset.controller import supervisor
-from dynamic_toolset.controller.statistics import Publications, Statistics, Watch
+from dynamic_toolset.controller.statistics import FullLooks, Publications, Statistics, Watch
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.discovery.catalog import load_catalog
 from dynamic_toolset.discovery.detector import Detector
@@ -59,6 +59,7 @@ START = Statistics(
     leads=False,
     holder=None,
     passes=1,
+    full_looks=FullLooks(1, 1000.0, 1300.0),
     watches={"Services": WATCH},
     checks=Checks(healthy=1, unhealthy=0, needs_credentials=0, probes=1, running=0, waiting=0),
     publications=Publications(writes=1, conflicts=0),
@@ -246,6 +247,7 @@ TABLE = [
         )
         for name in ("terms", "renewals", "failures")
     ),
+    Row("full_looks_total", {}, lambda world: world.counts(full_looks=FullLooks(2, 1000.0, 1300.0))),
     Row("configmap_writes_total", {}, lambda world: world.counts(publications=Publications(2, 0))),
     Row("configmap_conflicts_total", {}, lambda world: world.counts(publications=Publications(1, 1))),
     Row("probes_running", {}, lambda world: world.counts(checks=replace(START.checks, running=3)), 3),
@@ -412,6 +414,9 @@ class FakeController:
     def stop(self) -> None:
         self._stopped.set()
 
+    def succeed(self, other: "FakeController") -> None:
+        pass
+
 
 async def test_a_controller_that_takes_over_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
     namespaces = replace(START, watches={"Services": WATCH, "Namespaces": WATCH})
@@ -443,6 +448,7 @@ async def test_a_controller_that_takes_over_counts_on(monkeypatch: pytest.Monkey
     for earlier, later in pairwise(seen):
         assert all(later[name] >= value for name, value in earlier.items() if name in later)
     assert subject.statistics().passes == 2
+    assert subject.statistics().full_looks == FullLooks(3, 1000.0, 1300.0)
     assert subject.statistics().watches["Services"].lists == 3
     assert world.value("watch_events_total", {"watch": "Services"}) == 21
     assert world.value("configmap_writes_total", {}) == 3

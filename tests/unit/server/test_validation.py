@@ -51,6 +51,26 @@ def test_settings_that_name_what_is_not_there_or_cannot_be_loaded() -> None:
     assert validate_settings(text) == (base,)
 
 
+def test_a_service_type_that_does_not_exist_is_named_with_its_line() -> None:
+    text = "serviceTypes:\n  loki: {}\n  promethues:\n    enabled: false\n"
+    (found,) = validate_settings(text, CATALOG)
+    assert (found.line, found.field) == (3, "serviceTypes.promethues")
+    assert found.message.startswith("there is no service type 'promethues'; did you mean 'prometheus'?")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "policy: {trustedTypes: [" + ", ".join(f"prometheu{number}" for number in range(12_000)) + "]}",
+        "serviceTypes: {" + ", ".join(f"prometheu{number}: {{}}" for number in range(10_000)) + "}",
+    ],
+)
+def test_of_very_many_types_that_do_not_exist_not_all_are_named(text: str) -> None:
+    started = time.process_time()
+    assert len(validate_settings(text, CATALOG)) == MAX_MISTAKES
+    assert time.process_time() - started < 10
+
+
 BOMB = "a0: &a0 [x]\n" + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))
 FULL = MAX_BYTES - 100
 

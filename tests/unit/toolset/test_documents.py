@@ -5,7 +5,7 @@ import msgspec
 import pytest
 import yaml
 
-from dynamic_toolset.settings import HealthCheckSettings, Settings, ToolsetSettings
+from dynamic_toolset.settings import ConfigMapSettings, HealthCheckSettings, Settings, ToolsetSettings
 from dynamic_toolset.toolset import generic, holmesgpt
 from dynamic_toolset.toolset.documents import render
 from dynamic_toolset.toolset.overrides import OverridesError
@@ -77,3 +77,29 @@ def test_what_overrides_did_is_told():
         rendered.effects[1].message
     ]
     assert render(listed(*RICH), Settings(), None).effects == ()
+
+
+NOT_APPLIED = Settings(toolset=RICH_SETTINGS, config_map=ConfigMapSettings(preserve_overrides=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("grafana/loki: null", ["toolsets.grafana/loki"]),
+        ("toolsets: {a: {type: http}}\nmcp_servers: {b: {config: {url: x}}}", ["toolsets.a", "mcp_servers.b"]),
+        ("toolsets: [not, a, mapping", []),  # nobody reads it, so nobody has to mend it
+    ],
+)
+def test_overrides_that_are_not_to_be_applied_change_nothing_and_whoever_wrote_them_is_told(text, said):
+    rendered = render(listed(*RICH), NOT_APPLIED, text)
+    assert rendered.documents == render(listed(*RICH), SETTINGS, None).documents
+    why = "has no effect: the setting configMap.preserveOverrides is false"
+    assert [effect.message for effect in rendered.effects] == [f"overrides.yaml: {one} {why}" for one in said]
+    assert {effect.kind for effect in rendered.effects} <= {"none"}
+    assert [problem.reason for problem in rendered.problems] == ["OverridesIgnored"]
+
+
+@pytest.mark.parametrize("text", [None, "", "# what could be done here", "toolsets:"])
+def test_where_nobody_wrote_overrides_there_is_nothing_to_tell(text):
+    rendered = render(listed(*RICH), NOT_APPLIED, text)
+    assert (rendered.problems, rendered.effects) == ((), ())
