@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from dynamic_toolset.cli.logs import configure  # isort: skip - the first to import structlog, see there
@@ -15,11 +14,13 @@ from dynamic_toolset.cli.logs import configure  # isort: skip - the first to imp
 import structlog
 
 from dynamic_toolset import __version__, tracing
-from dynamic_toolset.cli.setup import Setup, prepare
+from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.controller.observer import Several
+from dynamic_toolset.controller.resource_status import ResourceStatus
+from dynamic_toolset.controller.sources import Basis, Sources
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import Connection, discover
-from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.ports import Ports
 from dynamic_toolset.server.telemetry import Telemetry
 from dynamic_toolset.settings import seconds
@@ -49,12 +50,13 @@ def run(
 ) -> None:
     """Run until SIGTERM or SIGINT, then end with status 0."""
     configure(log_format, log_level)
-    read = partial(prepare, config, assignments)
-    setup = read()
+    sources = Sources(config, os.environ, assignments)
+    basis = sources.read()
     connection = discover(kubeconfig, context)
-    ports = Ports(setup.settings.server) if setup.settings.server.enabled else None
+    server = basis.alone.settings.server
+    ports = Ports(server) if server.enabled else None
     try:
-        asyncio.run(_Service(setup, read, str(config) if config else None, ports).run(connection))
+        asyncio.run(_Service(sources, basis, ports).run(connection))
     finally:
         # It ends by itself now. Python, while it ends, would put back that a signal is the end with another status.
         for number in SIGNALS:
@@ -65,29 +67,41 @@ def run(
 class _Service:
     """The parts of the service, from their start to their end."""
 
-    def __init__(self, setup: Setup, read: Callable[[], Setup], file: str | None, ports: Ports | None) -> None:
-        self._setup = setup
-        self._read = read
-        self._file = file
+    def __init__(self, sources: Sources, basis: Basis, ports: Ports | None) -> None:
+        self._sources = sources
+        self._basis = basis
+        self._settings = basis.alone.settings
         self._ports = ports
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
     async def run(self, connection: Connection) -> None:
         """Work until told to end. If a part dies no other part goes on without it."""
-        target = self._setup.settings.config_map
+        target = self._settings.config_map
         server, name = connection.server, f"{target.namespace}/{target.name}"
         log.info("starting", version=__version__, server=server, configmap=name)
         self._listen_to_signals()
         _begin_traces()
         async with Client(connection) as client:
             telemetry = Telemetry()
-            supervisor = Supervisor(client, self._setup.settings, self._setup.catalog, observer=telemetry)
+            observers = Several(telemetry)
+            supervisor = Supervisor(client, self._settings, self._basis.catalog, observer=observers)
+            configuration = Configuration(self._sources, self._basis, supervisor, client)
+            status = ResourceStatus(client, supervisor, configuration)
+            observers.add(status)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(supervisor.run(), name="supervisor")
-                    await tasks.create_task(self._serve(client, supervisor, telemetry), name="ports")
+                    deciding = tasks.create_task(configuration.run(), name="configuration")
+                    telling = tasks.create_task(status.run(), name="status")
+                    working = tasks.create_task(_work(configuration, supervisor), name="supervisor")
+                    serving = self._serve(client, supervisor, telemetry, configuration)
+                    await tasks.create_task(serving, name="ports")
                     _leave_in(END_WITHIN)
-                    supervisor.stop()
+                    deciding.cancel()
+                    telling.cancel()
+                    if configuration.begun.is_set():
+                        supervisor.stop()
+                    else:
+                        working.cancel()
             except Exception:
                 log.exception("died")
                 _leave_in(DIE_WITHIN, status=1)
@@ -106,7 +120,9 @@ class _Service:
         for number in SIGNALS:
             signal.signal(number, note)
 
-    async def _serve(self, client: Client, supervisor: Supervisor, telemetry: Telemetry) -> None:
+    async def _serve(
+        self, client: Client, supervisor: Supervisor, telemetry: Telemetry, configuration: Configuration
+    ) -> None:
         """Serve the ports until the service is told to end, and the requests that were under way then are answered."""
         told = asyncio.create_task(self._signals.get(), name="signals")
         if self._ports is None:
@@ -120,8 +136,7 @@ class _Service:
         from dynamic_toolset.server.server import Server
         from dynamic_toolset.server.source import Source
 
-        configuration = Configuration(self._setup, self._read, supervisor, self._file)
-        source, settings = Source(supervisor, telemetry), self._setup.settings.server
+        source, settings = Source(supervisor, telemetry), self._settings.server
         server = Server(client, settings, self._ports, source, telemetry, configuration)
         # As the controller does with what it has loaded: to walk all this takes longer than many requests.
         gc.freeze()
@@ -140,6 +155,12 @@ class _Service:
                 ending.cancel()
                 await server.end(at_once=True)
                 server.break_off()
+
+
+async def _work(configuration: Configuration, supervisor: Supervisor) -> None:
+    """Let the controller work from when it is known with which settings."""
+    await configuration.begun.wait()
+    await supervisor.run()
 
 
 def _begin_traces() -> None:

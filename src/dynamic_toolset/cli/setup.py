@@ -1,31 +1,14 @@
-"""What every command needs first: settings, catalog, connection."""
+"""What every command needs first: settings and catalog."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-from dynamic_toolset.discovery.catalog import Catalog, load_catalog
-from dynamic_toolset.discovery.policy import unknown_types
-from dynamic_toolset.settings import Settings, SettingsError, Source, load_with_sources
+from dynamic_toolset.controller.sources import Setup, Sources
 
-
-class Setup(NamedTuple):
-    """The settings, the catalog that they name, and the source of each setting by its path."""
-
-    settings: Settings
-    catalog: Catalog
-    sources: Mapping[str, Source]
+__all__ = ["Setup", "prepare"]
 
 
 def prepare(config: Path | None, assignments: Iterable[str]) -> Setup:
     """Read settings (file, environment, ``--set``) and catalog. Raises SettingsError and CatalogError."""
-    # The path of the file itself is an option of the command line, not a setting.
-    environ = {name: value for name, value in os.environ.items() if name != "DYNAMIC_TOOLSET_CONFIG"}
-    loaded = load_with_sources(config, environ, assignments)
-    settings = loaded.settings
-    folder = settings.catalog_folder
-    catalog = load_catalog(Path(folder) if folder else None)
-    if unknown := unknown_types(settings, catalog):
-        raise SettingsError("; ".join(unknown))
-    return Setup(settings, catalog, loaded.sources)
+    return Sources(config, os.environ, assignments).read().under(None)
