@@ -353,8 +353,9 @@ class Entry(Struct, frozen=True):
     change: Change
 
 
-Hold = Literal["paused", "dry_run"]
-"""Why nothing is written, though there is something to write: by the setting of that name."""
+Hold = Literal["paused", "dry_run", "unsettled"]
+"""Why nothing is written, though there is something to write: by the setting of that name, or because it is not known
+which settings are to be in force."""
 
 PublishOutcome = Literal["unchanged", "created", "updated", "standby", "withheld", "failed"] | Hold
 """What became of the publication in a pass. ``standby``: another instance leads; ``withheld``: a person must judge."""

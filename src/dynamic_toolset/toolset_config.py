@@ -8,9 +8,10 @@ Times are RFC 3339 in UTC, of whole seconds: ``2026-01-31T12:00:00Z``.
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
-from dynamic_toolset.kube.objects import ObjectMeta
+from dynamic_toolset.kube.objects import ObjectMeta, ObjectReference
 
 GROUP = "toolset.kubernaut.io"
 VERSION = "v1alpha1"
@@ -168,8 +169,27 @@ class ToolsetConfigMeta(ObjectMeta, frozen=True, gc=False, rename="camel", omit_
 
 
 class ToolsetConfig(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A ToolsetConfig as far as we read it. ``spec`` is as it is stored, which may be older than any rule."""
+    """A ToolsetConfig as far as we read it. Both parts are as they are stored, which may be older than any rule.
+
+    What anybody wrote into the status must not keep us from the spec: see ``written``.
+    """
 
     metadata: ToolsetConfigMeta
     spec: Any = None
-    status: Status = Status()
+    status: Any = None
+
+
+def reference(config: ToolsetConfig | None) -> ObjectReference | None:
+    """Return what an Event on a ToolsetConfig refers to; None if there is none."""
+    if config is None:
+        return None
+    named = config.metadata
+    return ObjectReference(f"{GROUP}/{VERSION}", KIND, named.name, named.namespace, named.uid, named.resource_version)
+
+
+def written(config: ToolsetConfig) -> Status:
+    """Return the status that is stored, as far as it is one: an empty one stands for what nobody can read."""
+    try:
+        return msgspec.convert(config.status or {}, Status)
+    except msgspec.ValidationError:
+        return Status()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import string
 import sys
@@ -52,6 +53,7 @@ class Program:
         self._cluster = cluster
         self._server: ApiServer = server or cluster
         self._name = f"{namespace}-{config_map}-{service_account}"
+        self._file = cluster.folder / f"{self._name}.mounted" / "settings.yaml"
         self._settings = merged(
             {
                 "configMap": {"namespace": namespace, "name": config_map},
@@ -76,9 +78,8 @@ class Program:
 
     def start(self) -> None:
         """Start the program; return at once."""
-        file = self._cluster.folder / f"{self._name}.settings.yaml"
-        file.write_text(yaml.safe_dump(self._settings))
-        command: list[str | Path] = [sys.executable, "-m", "dynamic_toolset", "run", f"--config={file}"]
+        self.configure()
+        command: list[str | Path] = [sys.executable, "-m", "dynamic_toolset", "run", f"--config={self._file}"]
         environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
         environment |= self._environment
         if self._pod_files:
@@ -94,6 +95,17 @@ class Program:
         if self._resolv_conf:
             command = with_resolv_conf(self._resolv_conf, command)
         self._process = Process(command, self._cluster.folder / f"{self._name}.log", environment)
+
+    def configure(self, settings: Mapping[str, Any] | None = None) -> None:
+        """Write the settings file anew, these merged in, by a link that is swapped, as for a mounted ConfigMap."""
+        folder = self._file.parent
+        folder.mkdir(exist_ok=True)
+        version = folder / f"..{secrets.token_hex(8)}"
+        version.mkdir()
+        (version / self._file.name).write_text(yaml.safe_dump(merged(self._settings, settings or {})))
+        for name, target in (("..data", version.name), (self._file.name, f"..data/{self._file.name}")):
+            (folder / f"{name}.new").symlink_to(target)
+            (folder / f"{name}.new").replace(folder / name)
 
     def stop(self) -> None:
         """End the program as Kubernetes does, with SIGTERM; it must end in order, and soon."""

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 from yarl import URL
 
-from dynamic_toolset.cli.setup import Setup
+from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.controller.sources import Fixed
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.sandbox import Sandbox
-from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.ports import Ports
 from dynamic_toolset.server.server import Server
 from dynamic_toolset.server.source import Source
@@ -67,7 +67,7 @@ class Event(NamedTuple):
 
 
 class Served:
-    """The service at work, and a client of it. ``setup`` is what the settings are when they are read again."""
+    """The service at work, and a client of it."""
 
     def __init__(self, cluster: Cluster, how: Settings, client: Client, session: aiohttp.ClientSession) -> None:
         self.cluster = cluster
@@ -76,8 +76,8 @@ class Served:
         self.supervisor = Supervisor(client, how, CATALOG, observer=self.telemetry)
         self.ports = Ports(how.server)
         self.source = Source(self.supervisor, self.telemetry)
-        self.setup = Setup(how, CATALOG, {})
-        self.configuration = Configuration(self.setup, lambda: self.setup, self.supervisor, None)
+        sources = Fixed(how, CATALOG)
+        self.configuration = Configuration(sources, sources.read(), self.supervisor)
         self.server = Server(client, how.server, self.ports, self.source, self.telemetry, self.configuration)
         self.session = session
         self.base_url = self.ports.api.url

@@ -1,8 +1,8 @@
 """Settings over the API: what is in force, what comes into force, and what is wrong with a text."""
 
 import io
+import os
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import msgspec
 import pytest
 import yaml
 
-from dynamic_toolset.cli.setup import prepare
+from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.controller.sources import Sources
 from dynamic_toolset.server import answers
-from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.problems import ProblemDetails
 from tests.integration.sandboxed import POLICY, QUICK, Cluster, until
 from tests.integration.serving import SERVER, Answer, Served
@@ -57,10 +57,10 @@ def file(served: Served, tmp_path: Path) -> File:
     path = tmp_path / "settings.yaml"
     file = File(path, served)
     file.write()
-    read = partial(prepare, path, ())
-    setup = read()
-    served.supervisor.settings = setup.settings
-    Configuration.__init__(served.configuration, setup, read, served.supervisor, str(path))
+    sources = Sources(path, os.environ)
+    basis = sources.read()
+    served.supervisor.settings = basis.alone.settings
+    Configuration.__init__(served.configuration, sources, basis, served.supervisor)
     return file
 
 

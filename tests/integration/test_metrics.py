@@ -12,11 +12,11 @@ from aiohttp import ClientSession
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from dynamic_toolset.cli.setup import Setup
+from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.controller.sources import Fixed
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
-from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.ports import Ports
 from dynamic_toolset.server.source import Source
 from dynamic_toolset.server.telemetry import Telemetry
@@ -67,8 +67,8 @@ class Scraper:
 def build(client: Client, chosen: ServerSettings, ports: Ports, supervisor: Supervisor, telemetry: Telemetry) -> Any:
     from dynamic_toolset.server.server import Server
 
-    setup = Setup(settings(), CATALOG, {})
-    configuration = Configuration(setup, lambda: setup, supervisor, None)
+    sources = Fixed(settings(), CATALOG)
+    configuration = Configuration(sources, sources.read(), supervisor)
     return Server(client, chosen, ports, Source(supervisor, telemetry), telemetry, configuration)
 
 

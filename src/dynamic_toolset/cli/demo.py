@@ -7,8 +7,9 @@ import time
 
 from dynamic_toolset.cli.logs import configure  # isort: skip - the first to import structlog, see there
 
-from dynamic_toolset.cli.setup import Setup
+from dynamic_toolset.controller.configuration import Configuration
 from dynamic_toolset.controller.observer import Nobody, Several
+from dynamic_toolset.controller.sources import Fixed
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.discovery.catalog import load_catalog
 from dynamic_toolset.kube.client import Client
@@ -16,7 +17,6 @@ from dynamic_toolset.kube.connection import static
 from dynamic_toolset.model import Document, Outcome, Pass, Report, ServiceKey
 from dynamic_toolset.sandbox import Sandbox
 from dynamic_toolset.sandbox.scenario import SAMPLES, Scenario, Step
-from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.ports import Ports
 from dynamic_toolset.server.telemetry import Telemetry
 from dynamic_toolset.settings import HealthCheckSettings, Policy, ServerSettings, Settings
@@ -80,8 +80,8 @@ async def _serve(client: Client, supervisor: Supervisor, telemetry: Telemetry, p
     from dynamic_toolset.server.server import Server
     from dynamic_toolset.server.source import Source
 
-    setup = Setup(SETTINGS, load_catalog(), {})
-    configuration = Configuration(setup, lambda: setup, supervisor, None)
+    sources = Fixed(SETTINGS, load_catalog())
+    configuration = Configuration(sources, sources.read(), supervisor)
     source = Source(supervisor, telemetry)
     await Server(client, SETTINGS.server, ports, source, telemetry, configuration).run()
 

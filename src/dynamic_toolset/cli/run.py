@@ -7,8 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from dynamic_toolset.cli.logs import configure  # isort: skip - the first to import structlog, see there
@@ -16,18 +15,21 @@ from dynamic_toolset.cli.logs import configure  # isort: skip - the first to imp
 import structlog
 
 from dynamic_toolset import __version__, tracing
-from dynamic_toolset.cli.setup import Setup, prepare
+from dynamic_toolset.cli.setup import environment
 from dynamic_toolset.controller.announcing import Announcer, Outcomes
+from dynamic_toolset.controller.configuration import Configuration
 from dynamic_toolset.controller.observer import Several
+from dynamic_toolset.controller.resource_status import ResourceStatus
+from dynamic_toolset.controller.sources import Basis, Sources
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import Connection, discover
 from dynamic_toolset.kube.events import Recorder
 from dynamic_toolset.publication import configmap
-from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.ports import Ports
 from dynamic_toolset.server.telemetry import Telemetry
 from dynamic_toolset.settings import seconds
+from dynamic_toolset.toolset_config import reference
 
 log = structlog.get_logger()
 
@@ -54,12 +56,13 @@ def run(
 ) -> None:
     """Run until SIGTERM or SIGINT, then end with status 0."""
     configure(log_format, log_level)
-    read = partial(prepare, config, assignments)
-    setup = read()
+    sources = Sources(config, environment(), assignments)
+    basis = sources.read()
     connection = discover(kubeconfig, context)
-    ports = Ports(setup.settings.server) if setup.settings.server.enabled else None
+    server = basis.alone.settings.server
+    ports = Ports(server) if server.enabled else None
     try:
-        asyncio.run(_Service(setup, read, str(config) if config else None, ports).run(connection))
+        asyncio.run(_Service(sources, basis, ports).run(connection))
     finally:
         # It ends by itself now. Python, while it ends, would put back that a signal is the end with another status.
         for number in SIGNALS:
@@ -70,35 +73,49 @@ def run(
 class _Service:
     """The parts of the service, from their start to their end."""
 
-    def __init__(self, setup: Setup, read: Callable[[], Setup], file: str | None, ports: Ports | None) -> None:
-        self._setup = setup
-        self._read = read
-        self._file = file
+    def __init__(self, sources: Sources, basis: Basis, ports: Ports | None) -> None:
+        self._sources = sources
+        self._basis = basis
+        self._settings = basis.alone.settings
         self._ports = ports
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
     async def run(self, connection: Connection) -> None:
         """Work until told to end. If a part dies no other part goes on without it."""
-        target = self._setup.settings.config_map
+        target = self._settings.config_map
         server, name = connection.server, f"{target.namespace}/{target.name}"
         log.info("starting", version=__version__, server=server, configmap=name)
         self._listen_to_signals()
         _begin_traces()
         async with Client(connection) as client:
             telemetry = Telemetry()
+            observers = Several(telemetry)
+            supervisor = Supervisor(client, self._settings, self._basis.catalog, observer=observers)
+            configuration = Configuration(self._sources, self._basis, supervisor, client)
+            status = ResourceStatus(client, supervisor, configuration)
             outcomes = Outcomes(telemetry.metrics.recorded)
             recorder = Recorder(client, configmap.FIELD_MANAGER, socket.gethostname(), on_outcome=outcomes)
-            announcer = Announcer(recorder.record, lambda: supervisor.controller)
-            observer = Several(telemetry, announcer)
-            supervisor = Supervisor(client, self._setup.settings, self._setup.catalog, observer=observer)
+            announcer = Announcer(
+                recorder.record, lambda: supervisor.controller, configuration=lambda: reference(configuration.observed)
+            )
+            observers.add(announcer)
+            observers.add(status)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(recorder.run(), name="events")
-                    work = tasks.create_task(supervisor.run(), name="supervisor")
-                    await tasks.create_task(self._serve(client, supervisor, telemetry), name="ports")
+                    deciding = tasks.create_task(configuration.run(), name="configuration")
+                    telling = tasks.create_task(status.run(), name="status")
+                    working = tasks.create_task(_work(configuration, supervisor), name="supervisor")
+                    serving = self._serve(client, supervisor, telemetry, configuration)
+                    await tasks.create_task(serving, name="ports")
                     _leave_in(END_WITHIN)
-                    supervisor.stop()
-                    await work
+                    deciding.cancel()
+                    telling.cancel()
+                    if configuration.begun.is_set():
+                        supervisor.stop()
+                    else:
+                        working.cancel()
+                    await asyncio.wait([working])
                     recorder.stop()
             except Exception:
                 log.exception("died")
@@ -118,7 +135,9 @@ class _Service:
         for number in SIGNALS:
             signal.signal(number, note)
 
-    async def _serve(self, client: Client, supervisor: Supervisor, telemetry: Telemetry) -> None:
+    async def _serve(
+        self, client: Client, supervisor: Supervisor, telemetry: Telemetry, configuration: Configuration
+    ) -> None:
         """Serve the ports until the service is told to end, and the requests that were under way then are answered."""
         told = asyncio.create_task(self._signals.get(), name="signals")
         if self._ports is None:
@@ -132,8 +151,7 @@ class _Service:
         from dynamic_toolset.server.server import Server
         from dynamic_toolset.server.source import Source
 
-        configuration = Configuration(self._setup, self._read, supervisor, self._file)
-        source, settings = Source(supervisor, telemetry), self._setup.settings.server
+        source, settings = Source(supervisor, telemetry), self._settings.server
         server = Server(client, settings, self._ports, source, telemetry, configuration)
         # As the controller does with what it has loaded: to walk all this takes longer than many requests.
         gc.freeze()
@@ -152,6 +170,12 @@ class _Service:
                 ending.cancel()
                 await server.end(at_once=True)
                 server.break_off()
+
+
+async def _work(configuration: Configuration, supervisor: Supervisor) -> None:
+    """Let the controller work from when it is known with which settings."""
+    await configuration.begun.wait()
+    await supervisor.run()
 
 
 def _begin_traces() -> None:

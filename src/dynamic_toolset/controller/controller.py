@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import gc
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -78,7 +78,8 @@ class Controller:
     """The service: reflectors at one end, the publisher at the other, and one loop between them.
 
     ``observer`` is told of each pass and each check. ``lease`` is the one that it stands for, by default the one that
-    goes with ``settings``.
+    goes with ``settings``. ``notices`` says what else is a problem. While it is ``unsettled`` which settings are
+    to be in force, nothing is written.
     """
 
     def __init__(
@@ -89,8 +90,11 @@ class Controller:
         *,
         observer: Observer | None = None,
         lease: ObjectKey | None = None,
+        notices: Callable[[], Iterable[Problem]] = tuple,
+        unsettled: bool = False,
     ) -> None:
         self._settings = settings
+        self._notices = notices
         observer, target = observer or Nobody(), settings.config_map
         lease = lease or lease_of(settings)
         self._pacer = Pacer()
@@ -138,7 +142,7 @@ class Controller:
             on_change=self._config_map_changed,
         )
         self._publisher = Publisher(client, target, self._config_maps, permit=self._leadership.remaining)
-        self._publishing = Publishing(self._publisher, self._leadership, settings, self._pacer)
+        self._publishing = Publishing(self._publisher, self._leadership, settings, self._pacer, unsettled=unsettled)
         self._rendering = Rendering(settings)
         self._remembered: ConfigMap | None = None
 
@@ -200,12 +204,16 @@ class Controller:
         self._rounds.note()
         self._look_at_all()
 
-    def adjust(self, settings: Settings) -> None:
+    def adjust(self, settings: Settings, *, unsettled: bool = False) -> None:
         """Take over settings that differ from the present ones in those that are ADJUSTABLE only."""
         self._settings = settings
-        self._publishing.adjust(settings)
+        self._publishing.adjust(settings, unsettled=unsettled)
         self._rounds.every(seconds(settings.discovery_interval))
         self._pacer.hurry()
+
+    def notice(self) -> None:
+        """Report what ``notices`` says now."""
+        self._pacer.notify()
 
     def succeed(self, other: "Controller") -> None:
         """Take the place of another one, which has ended. It is to be called before ``run``.
@@ -354,6 +362,7 @@ class Controller:
         if self._leadership.problem:
             yield Problem("LeaseUnavailable", self._leadership.problem)
         yield from self._clusters.problems()
+        yield from self._notices()
 
     # --- The loop --------------------------------------------------------------------------------------------------
 

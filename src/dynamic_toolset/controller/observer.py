@@ -29,7 +29,11 @@ class Several:
     """The observer that hands on what it hears to several others, in their order."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        self._observers = list(observers)
+
+    def add(self, observer: Observer) -> None:
+        """Let one more hear, after those that are there."""
+        self._observers.append(observer)
 
     def passed(self, done: Pass) -> None:
         for one in self._observers:

@@ -11,6 +11,8 @@ class Pacer:
     One change of a person comes as two events, the Service's and then the verdict of its first check; so the first
     two looks of a burst are free. From then on the time between two looks is 100 ms, doubling to 5 s. A burst is
     over when nothing came for half a second, and for twice the time that the next look would have to wait.
+
+    ``free`` and ``longest`` are for who needs other figures than these.
     """
 
     FREE = 2
@@ -18,7 +20,9 @@ class Pacer:
     LONGEST = 5.0
     QUIET = 0.5
 
-    def __init__(self) -> None:
+    def __init__(self, *, free: int = FREE, longest: float = LONGEST) -> None:
+        self._free = free
+        self._longest = longest
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
         self._looks = 0
@@ -48,9 +52,9 @@ class Pacer:
         """Return when it is time to look."""
         await self._changed.wait()
         now = asyncio.get_running_loop().time()
-        if now - self._last > max(self.QUIET, 2 * self._pause(max(self._looks, self.FREE))):
+        if now - self._last > max(self.QUIET, 2 * self._pause(max(self._looks, self._free))):
             self._looks = 0
-        if self._looks >= self.FREE:
+        if self._looks >= self._free:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._last + self._pause(self._looks)):
                     await self._urgent.wait()
@@ -61,7 +65,7 @@ class Pacer:
         self._last = asyncio.get_running_loop().time()
 
     def _pause(self, looks: int) -> float:
-        return float(min(self.FIRST * 2 ** min(looks - self.FREE, 16), self.LONGEST))
+        return float(min(self.FIRST * 2 ** min(looks - self._free, 16), self._longest))
 
 
 class Alarm:

@@ -39,8 +39,10 @@ class Publishing:
     While there is a ``hold`` it only finds out what there would be to write.
     """
 
-    def __init__(self, publisher: Publisher, leadership: Leadership, settings: Settings, pacer: Pacer) -> None:
-        self.hold = _hold(settings)
+    def __init__(
+        self, publisher: Publisher, leadership: Leadership, settings: Settings, pacer: Pacer, *, unsettled: bool = False
+    ) -> None:
+        self.hold = _hold(settings, unsettled=unsettled)
         self._publisher = publisher
         self._leadership = leadership
         self._target = settings.config_map
@@ -94,9 +96,9 @@ class Publishing:
         except Withheld as withheld:
             return Publication("withheld", Problem(withheld.reason, str(withheld)))
 
-    def adjust(self, settings: Settings) -> None:
-        """Write, or do not write, as these settings say from now on."""
-        self.hold = _hold(settings)
+    def adjust(self, settings: Settings, *, unsettled: bool = False) -> None:
+        """Write, or do not write, as these settings say from now on; not while it is ``unsettled`` which those are."""
+        self.hold = _hold(settings, unsettled=unsettled)
 
     def contest(self, failure: Problem | None) -> Iterator[Problem]:
         """Yield the condition of a fight over the ConfigMap, as long as it goes on."""
@@ -114,7 +116,9 @@ class Publishing:
         self._retry.set(delay)
 
 
-def _hold(settings: Settings) -> Hold | None:
+def _hold(settings: Settings, *, unsettled: bool) -> Hold | None:
+    if unsettled:
+        return "unsettled"
     if settings.paused:
         return "paused"
     return "dry_run" if settings.dry_run else None

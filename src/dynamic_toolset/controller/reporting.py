@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Collection
+from typing import get_args
 
 from dynamic_toolset import tracing
 from dynamic_toolset.controller import latency, logbook
 from dynamic_toolset.controller.latency import Latency
 from dynamic_toolset.controller.observer import Observer
-from dynamic_toolset.model import Change, Pass, PublishOutcome, Report, ServiceKey, Verdict
+from dynamic_toolset.model import Change, Hold, Pass, PublishOutcome, Report, ServiceKey, Verdict
 from dynamic_toolset.settings import ConfigMapSettings
 from dynamic_toolset.toolset import generic
 
@@ -78,7 +79,7 @@ class Reporting:
 
     def _latencies(self, report: Report, outcome: PublishOutcome, now: float) -> tuple[float, ...]:
         seen = latency.shown(report.discovered)
-        if not report.leads or outcome in {"paused", "dry_run"}:
+        if not report.leads or outcome in get_args(Hold):
             self._latency.forget(seen)
             return ()
         waiting = {one.candidate.key for one in report.discovered if one.health.verdict is Verdict.UNKNOWN}

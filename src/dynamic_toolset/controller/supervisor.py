@@ -1,6 +1,7 @@
 """The controller that is at work, in whose place another one can be put: that is how other settings come into force."""
 
 import gc
+from collections.abc import Callable, Iterable
 
 from dynamic_toolset.controller.controller import ADJUSTABLE, Controller
 from dynamic_toolset.controller.leadership import lease_of
@@ -10,6 +11,7 @@ from dynamic_toolset.controller.statistics import Statistics, continued, kept
 from dynamic_toolset.discovery.catalog import Catalog
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.objects import ObjectKey
+from dynamic_toolset.model import Problem
 from dynamic_toolset.settings import Settings, changed
 
 TIDY_AFTER = 10.0
@@ -25,6 +27,8 @@ class Supervisor:
 
     ``lease`` is the one that all of them stand for, whatever ConfigMap they write: by default that of ``settings``, and
     so to be given where these hold more than those of the process.
+
+    ``notices`` says what else a report is to name as a problem; ``notice`` that this has changed.
     """
 
     def __init__(
@@ -42,13 +46,18 @@ class Supervisor:
         self._lease = lease or lease_of(settings)
         self._next: Controller | None = None
         self._past: Statistics | None = None
+        self._unsettled = False
+        self._running = False
+        self._decided_before = 0
         self._stopped = False
         self._tidy = Alarm(_tidy)
+        self.notices: Callable[[], Iterable[Problem]] = tuple
         self.settings = settings
-        self.controller = Controller(client, settings, catalog, observer=observer, lease=self._lease)
+        self.controller = self._controller()
 
     async def run(self) -> None:
         """Work until ``stop``. An error in a part ends the whole and is raised."""
+        self._running = True
         try:
             await self._run()
         finally:
@@ -65,29 +74,54 @@ class Supervisor:
             self._next.succeed(self.controller)
             self.controller, self._next = self._next, None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the report is one of the settings in force, and not yet of those before."""
+        return self._next is None and self.controller.statistics().passes > self._decided_before
+
     def statistics(self) -> Statistics:
         """Return everything that is counted, by all controllers so far: it never goes back."""
         now = self.controller.statistics()
         return now if self._past is None else continued(self._past, now)
 
-    def replace(self, settings: Settings, catalog: Catalog) -> None:
+    def replace(self, settings: Settings, catalog: Catalog, *, unsettled: bool = False) -> None:
         """Let a controller with these settings take over, once what the present one is writing has ended.
 
-        Where only such settings differ that a controller at work can take over, the present one stays.
+        Where only such settings differ that a controller at work can take over, the present one stays. While it is
+        ``unsettled`` which settings are to be in force, nothing is written.
         """
         differ = changed(self.settings, settings)
-        stays = self._next is None and differ and ADJUSTABLE.issuperset(differ) and catalog == self._catalog
-        self.settings, self._catalog = settings, catalog
+        small = ADJUSTABLE.issuperset(differ) and (differ or unsettled != self._unsettled)
+        stays = self._next is None and small and catalog == self._catalog
+        self.settings, self._catalog, self._unsettled = settings, catalog, unsettled
+        self._decided_before = self.controller.statistics().passes if stays else 0
         if stays:
-            self.controller.adjust(settings)
-            return
-        self._next = Controller(self._client, settings, catalog, observer=self._observer, lease=self._lease)
-        self.controller.stop()
+            self.controller.adjust(settings, unsettled=unsettled)
+        elif self._running:
+            self._next = self._controller()
+            self.controller.stop()
+        else:
+            self.controller = self._controller()
+
+    def notice(self) -> None:
+        """Let what ``notices`` says now be reported, soon."""
+        self.controller.notice()
 
     def stop(self) -> None:
         """End ``run``, in order."""
         self._stopped = True
         self.controller.stop()
+
+    def _controller(self) -> Controller:
+        return Controller(
+            self._client,
+            self.settings,
+            self._catalog,
+            observer=self._observer,
+            lease=self._lease,
+            notices=lambda: self.notices(),
+            unsettled=self._unsettled,
+        )
 
 
 def _tidy() -> None:

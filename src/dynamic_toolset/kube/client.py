@@ -50,6 +50,7 @@ __all__ = [
     "SERVICE_ACCOUNTS",
     "SUBJECT_ACCESS_REVIEWS",
     "TOKEN_REVIEWS",
+    "TOOLSET_CONFIGS",
     "Client",
     "ObjectList",
     "Page",
@@ -126,6 +127,7 @@ ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
 EVENTS = Resource("events.k8s.io", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
+TOOLSET_CONFIGS = Resource("toolset.kubernaut.io", "v1alpha1", "toolsetconfigs")
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews")
 SUBJECT_ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews")
 
@@ -187,17 +189,18 @@ class Client:
         *,
         field_manager: str,
         force: bool = False,
+        subresource: str = "",
     ) -> T:
         """Make the fields of ``body`` so, and own them (server-side apply); create the object if it is not there.
 
-        A ``metadata.resourceVersion`` in ``body`` is a precondition.
+        A ``metadata.resourceVersion`` in ``body`` is a precondition. A ``subresource`` (``status``) is a part of an
+        object with permissions of its own, which does not come to be without it.
 
         :raises Conflict: another manager owns a field (unless ``force``), or the precondition fails.
         """
         query = {"fieldManager": field_manager, "force": "true" if force else "false"}
-        return await self._call(
-            "PATCH", _object_path(resource, key), type, body=body, content_type=APPLY_PATCH, query=query
-        )
+        path = _object_path(resource, key) + (f"/{_segment(subresource)}" if subresource else "")
+        return await self._call("PATCH", path, type, body=body, content_type=APPLY_PATCH, query=query)
 
     async def patch(self, resource: Resource, key: ObjectKey, body: Mapping[str, Any], type: type[T]) -> T:
         """Change the fields of ``body`` (JSON merge patch, RFC 7396: null removes)."""

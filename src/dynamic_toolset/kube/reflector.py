@@ -100,7 +100,8 @@ class Reflector(Generic[T, S]):
     ``transform`` makes of each object what is stored, which must keep the name, namespace and resourceVersion.
     ``on_change`` is called, often, when there is something for :meth:`take_changed` to return. Neither may raise.
 
-    ``synced`` is set after the first complete list. ``resource_version`` is the newest seen of any object. An object
+    ``synced`` is set after the first complete list. ``failure`` is what the last attempt has come to, None for one that
+    has ended well, and after a list. ``resource_version`` is the newest seen of any object. An object
     that cannot be decoded is in ``skipped`` with the reason; the store keeps its last version that could be, if any.
 
     ``successor_of`` is one whose place this one takes: what that one has counted, this one counts on.
@@ -156,6 +157,7 @@ class Reflector(Generic[T, S]):
         self._watching_from = ""
         self._failures = 0
         self._last_error: str | None = None
+        self.failure: KubernetesError | None = None
         self._last_heard: float | None = None
         self._last_bookmark: float | None = None
         self._lists = self._watches = self._events = self._bookmarks = 0
@@ -222,6 +224,7 @@ class Reflector(Generic[T, S]):
         if worked and failure is None:
             return
         self._failures += 1
+        self.failure = failure
         self._last_error = "the API ended the watch at once" if failure is None else str(failure)
         delay = backoff(self._failures, self._random())
         if isinstance(failure, ApiError) and failure.retry_after is not None:
@@ -262,6 +265,7 @@ class Reflector(Generic[T, S]):
         self._replace(listed, {one.key or NAMELESS: one.error for one in skipped})
         self.resource_version = version
         self._must_list = False
+        self.failure = None
         self._last_heard = self._last_bookmark = self._clock()
         self.pulse.promise(AT_MOST)
         self.synced.set()

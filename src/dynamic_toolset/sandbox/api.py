@@ -13,7 +13,7 @@ from aiohttp import web
 from dynamic_toolset.sandbox import proxying, selectors, status
 from dynamic_toolset.sandbox.documents import documents
 from dynamic_toolset.sandbox.reading import Watch, WatchEvent, page
-from dynamic_toolset.sandbox.resources import REVIEWS, Object, Target, target
+from dynamic_toolset.sandbox.resources import REVIEWS, Object, Resource, Target, target
 from dynamic_toolset.sandbox.reviews import Reviews
 from dynamic_toolset.sandbox.status import StatusError
 from dynamic_toolset.sandbox.store import Store
@@ -34,7 +34,8 @@ class Api:
     """Answers requests from a store. ``requests`` counts them by Kubernetes verb and resource (``list``, ``services``).
 
     An apply counts as ``patch``, as in RBAC and in the audit log of a cluster. Strategic merge patches are taken for
-    merge patches, which is the same for labels, annotations, data and every other map.
+    merge patches, which is the same for labels, annotations, data and every other map. ``withdrawn`` are the kinds that
+    are not served, as if their CustomResourceDefinition were not there.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Api:
         self._token = token
         self._bookmark_interval = bookmark_interval
         self._watches: set[Watch] = set()
+        self.withdrawn: set[Resource] = set()
         self._documents = documents()
 
     def application(self) -> web.Application:
@@ -87,12 +89,12 @@ class Api:
         if to := proxying.route(request.path):
             return await proxying.answer(self._store, request, to)
         wanted = target(request.path)
-        if wanted is None:
+        if wanted is None or wanted.resource in self.withdrawn:
             raise status.no_such_path()
         if request.query.get("dryRun"):
             raise status.bad_request("the sandbox knows no dryRun")
         verb, handler = self._handler(request, wanted)
-        self.requests[verb, wanted.resource.plural] += 1
+        self.requests[verb, wanted.resource.plural + ("/status" if wanted.status else "")] += 1
         return await handler(request, wanted)
 
     def _handler(
@@ -114,7 +116,7 @@ class Api:
                 return "update", self._update
             case "PATCH", True:
                 return "patch", self._patch
-            case "DELETE", True:
+            case "DELETE", True if not wanted.status:
                 return "delete", self._delete
         raise status.method_not_allowed()
 

@@ -48,5 +48,16 @@ def _resources(members: list[Resource]) -> Object:
                 "shortNames": list(resource.short),
             }
             for resource in members
+        ]
+        + [
+            {
+                "name": f"{resource.plural}/status",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                "kind": resource.kind,
+                "verbs": ["get", "patch", "update"],
+            }
+            for resource in members
+            if resource.reports
         ],
     }

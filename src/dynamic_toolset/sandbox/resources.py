@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from dynamic_toolset import toolset_config
 from dynamic_toolset.kube.objects import ObjectKey
 
 Object = dict[str, Any]
@@ -16,7 +17,7 @@ class Resource(Struct, frozen=True):
     ``short`` is what people call it in kubectl. ``fields`` are the top-level fields beside apiVersion, kind and
     metadata. ``counted``: it has a ``metadata.generation``. ``guarded``: an update must state a resourceVersion.
     ``upserted``: an update of an object that is not there creates it. ``echoed``: a deletion is answered with the
-    object instead of a Status.
+    object instead of a Status. ``reports``: its status is a subresource, which is written by itself and as a whole.
     """
 
     group: str
@@ -30,6 +31,7 @@ class Resource(Struct, frozen=True):
     guarded: bool = False
     upserted: bool = False
     echoed: bool = False
+    reports: bool = False
 
     @property
     def api_version(self) -> str:
@@ -49,7 +51,18 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", (), ("spec",),
 ENDPOINT_SLICES = Resource(
     "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", (), ("addressType", "endpoints", "ports"), counted=True
 )
-RESOURCES = (NAMESPACES, SERVICES, CONFIG_MAPS, SECRETS, LEASES, ENDPOINT_SLICES)
+TOOLSET_CONFIGS = Resource(
+    toolset_config.GROUP,
+    toolset_config.VERSION,
+    toolset_config.PLURAL,
+    toolset_config.KIND,
+    ("tsc",),
+    ("spec", "status"),
+    counted=True,
+    guarded=True,
+    reports=True,
+)
+RESOURCES = (NAMESPACES, SERVICES, CONFIG_MAPS, SECRETS, LEASES, ENDPOINT_SLICES, TOOLSET_CONFIGS)
 """The kinds of which objects are kept."""
 
 TOKEN_REVIEWS = Resource(
@@ -80,11 +93,15 @@ def of_kind(kind: str) -> Resource:
 
 
 class Target(Struct, frozen=True):
-    """What a request is about. Without ``name`` all objects, without ``namespace`` those of all namespaces."""
+    """What a request is about. Without ``name`` all objects, without ``namespace`` those of all namespaces.
+
+    ``status``: about that part of the object only.
+    """
 
     resource: Resource
     namespace: str = ""
     name: str = ""
+    status: bool = False
 
     @property
     def key(self) -> ObjectKey:
@@ -107,10 +124,12 @@ def target(path: str) -> Target | None:
     namespace = ""
     if len(rest) > 2 and rest[0] == "namespaces":
         _, namespace, *rest = rest
-    if len(rest) not in (1, 2):
+    if len(rest) not in (1, 2, 3):
         return None
     resource = _BY_PLACE.get((group, version, rest[0]))
     if resource is None or (namespace and not resource.namespaced):
         return None
-    found = Target(resource, namespace, rest[1] if len(rest) > 1 else "")
+    if len(rest) > 2 and not (resource.reports and rest[2] == "status"):
+        return None
+    found = Target(resource, namespace, rest[1] if len(rest) > 1 else "", len(rest) > 2)
     return None if found.name and resource.namespaced and not namespace else found

@@ -23,11 +23,11 @@ HOST = "127.0.0.1"
 class Sandbox:
     """An in-process Kubernetes API that behaves, as far as it goes, like a kube-apiserver; use it with ``async with``.
 
-    It serves Namespaces, Services, ConfigMaps, Secrets, EndpointSlices and Leases over plain HTTP: list in pages,
-    watch, create, update, merge patch, server-side apply, delete; and the proxy for Services. It answers TokenReviews
-    and SubjectAccessReviews about tokens and paths that ``add_token`` and ``allow`` have made known. The contract tests
-    hold it to the real one, save the proxy. No controllers run: nothing makes EndpointSlices, and a deleted namespace
-    is gone at once.
+    It serves Namespaces, Services, ConfigMaps, Secrets, EndpointSlices, Leases and ToolsetConfigs over plain HTTP:
+    list in pages, watch, create, update, merge patch, server-side apply, delete; and the proxy for Services. It answers
+    TokenReviews and SubjectAccessReviews about tokens and paths that ``add_token`` and ``allow`` have made known. The
+    contract tests hold it to the real one, save the proxy. No controllers run: nothing makes EndpointSlices, and a
+    deleted namespace is gone at once.
 
     ``token``: what a client must show (401 otherwise); None lets everybody in. ``history``: how many changes a watch
     can go back before it is told 410 Gone. ``cluster_ip``: where Services get their ClusterIP from, see
@@ -84,6 +84,8 @@ class Sandbox:
         except StatusError as refusal:
             if refusal.reason != "AlreadyExists":
                 raise
+            version = self._store.objects(wanted.resource)[wanted.key]["metadata"]["resourceVersion"]
+            obj = {**obj, "metadata": {"resourceVersion": version, **obj["metadata"]}}
             stored, _ = self._writer.update(wanted, obj, manager)
         return await _after_watchers(stored)
 
@@ -107,6 +109,17 @@ class Sandbox:
         whole = self._store.objects(SERVICES)[key]
         status = {"loadBalancer": {"ingress": [{"ip": address} for address in addresses]}}
         await _after_watchers(self._store.put(SERVICES, key, {**whole, "status": status}))
+
+    def withdraw(self, kind: str) -> None:
+        """Serve a kind no longer, as if its CustomResourceDefinition were deleted with all its objects."""
+        resource = of_kind(kind)
+        for key in list(self._store.objects(resource)):
+            self._writer.delete(Target(resource, *key), {})
+        self._api.withdrawn.add(resource)
+
+    def install(self, kind: str) -> None:
+        """Serve a kind again."""
+        self._api.withdrawn.discard(of_kind(kind))
 
     def add_token(self, token: str, username: str, *, audiences: Iterable[str], groups: Iterable[str] = ()) -> None:
         """Let TokenReviews know a token. It lets nobody into the sandbox itself."""

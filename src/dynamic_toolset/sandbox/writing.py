@@ -44,6 +44,8 @@ class Writer:
     def update(self, target: Target, body: Object, manager: str) -> tuple[Object, bool]:
         """Replace an object. Return it, and whether it had to be created, as some kinds are."""
         self._check_type(target.resource, body)
+        if target.status:
+            return self._report(target, body), False
         new = self._accepted(target, body, code=400)
         old = self._find(target)
         if old is None:
@@ -65,6 +67,8 @@ class Writer:
         if not isinstance(patch, dict):
             raise status.bad_request(f"error decoding patch: cannot use {type(patch).__name__} as an object")
         old = self._get(target)
+        if target.status:
+            return self._report(target, patches.merge(old, copy.deepcopy(patch)))
         new = self._accepted(target, patches.merge(old, copy.deepcopy(patch)), code=422)
         if "resourceVersion" not in (patch.get("metadata") or {}):
             new["metadata"].pop("resourceVersion", None)
@@ -82,6 +86,8 @@ class Writer:
             raise status.bad_request("metadata.managedFields must be nil")
         if unknown := body.keys() - {"apiVersion", "kind", "metadata", *target.resource.fields}:
             raise _untyped(f".{min(unknown)}: field not declared in schema")
+        if target.status:
+            return self._report(target, body), False
         config = self._accepted(target, body, code=500)
         old = self._find(target)
         _check_identity(target, old, config)
@@ -127,6 +133,13 @@ class Writer:
             "status": "Success",
             "details": {key: value for key, value in details.items() if value},
         }
+
+    def _report(self, target: Target, body: Object) -> Object:
+        """Write the status of an object, and nothing else."""
+        old = self._get(target)
+        new = {**self._accepted(target, {**old, "status": copy.deepcopy(body.get("status"))}, code=400)}
+        _check_version(target, old, body if body.get("metadata") else new)
+        return self._store_with(target, old, new, _identity(old), _owners(old))
 
     # --- What comes in -----------------------------------------------------------------------------------------------
 
@@ -181,6 +194,8 @@ class Writer:
         identity: Object = {"uid": str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._store.revision + 1)))}
         if resource.counted:
             identity["generation"] = 1
+        if resource.reports:
+            new = _with_status_of({}, new)
         identity["creationTimestamp"] = _now()
         return self._store_with(target, None, new, identity, owners)
 
@@ -196,12 +211,11 @@ class Writer:
 
     def _replace(self, target: Target, old: Object, new: Object, owners: Managers) -> Object:
         _validate(target.resource, new)
-        identity = {key: old["metadata"][key] for key in ("uid", "creationTimestamp")}
+        if target.resource.reports:
+            new = _with_status_of(old, new)
+        identity = _identity(old)
         if target.resource.counted:
-            changed = {key: new.get(key) for key in target.resource.fields} != {
-                key: old.get(key) for key in target.resource.fields
-            }
-            identity["generation"] = old["metadata"]["generation"] + changed
+            identity["generation"] += any(new.get(key) != old.get(key) for key in target.resource.fields)
         return self._store_with(target, old, new, identity, owners)
 
     def _store_with(
@@ -263,6 +277,16 @@ def _with_addresses_of(old: Object, new: Object) -> Object:
     """Return ``new`` with the addresses that the server gave: a body that leaves them out does not remove them."""
     kept = {key: old["spec"][key] for key in ("clusterIP", "clusterIPs") if key in (old.get("spec") or {})}
     return {**new, "spec": kept | new["spec"]} if kept else new
+
+
+def _with_status_of(old: Object, new: Object) -> Object:
+    """Return ``new`` with the status as it was: it is a part of its own, which only its own writes change."""
+    kept = {"status": old["status"]} if "status" in old else {}
+    return {key: value for key, value in new.items() if key != "status"} | kept
+
+
+def _identity(old: Object) -> Object:
+    return {key: old["metadata"][key] for key in ("uid", "creationTimestamp", "generation") if key in old["metadata"]}
 
 
 def _says_the_same(old: Object, new: Object) -> bool:

@@ -248,11 +248,15 @@ class StatisticsAnswer(_Answer, frozen=True):
 
 
 class SettingItem(_Answer, frozen=True):
-    """A setting that is in force, and where it came from. What may be a secret is masked."""
+    """A setting that is in force, and where it came from. What may be a secret is masked.
+
+    ``sourceName`` is the file's path, or the name of the ToolsetConfig or of the variable.
+    """
 
     name: str
     value: Any
     source: Literal["default", "file", "resource", "environment", "option"]
+    source_name: str | None = None
 
 
 class ConfigAnswer(_Answer, frozen=True):

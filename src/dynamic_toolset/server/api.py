@@ -15,10 +15,11 @@ from litestar.openapi.spec import Example, OpenAPIMediaType, OpenAPIType, Operat
 from litestar.params import HeaderParameter, PathParameter, QueryParameter, RawBody
 from litestar.response import Stream as StreamResponse
 
+from dynamic_toolset.controller.configuration import Configuration
 from dynamic_toolset.model import ServiceKey
 from dynamic_toolset.server import answers, examples, views
 from dynamic_toolset.server.conditional import knows
-from dynamic_toolset.server.configuration import Configuration
+from dynamic_toolset.server.configuration import reloaded, shown
 from dynamic_toolset.server.problems import Refusal
 from dynamic_toolset.server.source import Source, encoder
 from dynamic_toolset.server.stream import Stream, TooManyReaders
@@ -374,7 +375,7 @@ def events(
 )
 def config(configuration: NamedDependency[Configuration]) -> Response[bytes]:
     """Return the settings that are in force, and where each came from. What may be a secret is masked."""
-    return _json(configuration.show())
+    return _json(shown(configuration))
 
 
 @post(
@@ -384,14 +385,13 @@ def config(configuration: NamedDependency[Configuration]) -> Response[bytes]:
     status_code=200,
     responses=_answers(answers.ReloadAnswer, "What changed.", examples.RELOAD, 400, 406, 413),
     before_request=accepts_json,
-    sync_to_thread=False,
 )
-def reload(configuration: NamedDependency[Configuration]) -> Response[bytes]:
+async def reload(configuration: NamedDependency[Configuration]) -> Response[bytes]:
     """Read the settings again, and the catalog, and let them come into force: all of them, or none.
 
-    What is published stays published meanwhile. Ports, lease and ConfigMap count from the start of a process only.
+    That happens by itself within a second of a change. What is published stays published meanwhile.
     """
-    return _json(configuration.reload())
+    return _json(await reloaded(configuration))
 
 
 @dataclass
@@ -430,7 +430,7 @@ async def validate(
     found = await asyncio.to_thread(
         partial(validate_overrides, text)
         if kind == "overrides"
-        else partial(validate_settings, text, configuration.catalog)
+        else partial(validate_settings, text, configuration.setup.catalog)
     )
     problems = tuple(answers.MistakeItem(one.line, one.field, one.message) for one in found)
     return _json(answers.ValidationAnswer(not problems, problems))

@@ -19,9 +19,9 @@ from litestar.router import Router
 from litestar.types import ControllerRouterHandler
 
 from dynamic_toolset import __version__
+from dynamic_toolset.controller.configuration import Configuration
 from dynamic_toolset.server import api, problems
 from dynamic_toolset.server.conditional import entity_tag, knows
-from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.exchange import STREAM, Exchange
 from dynamic_toolset.server.gate import LOGGED_PATH
 from dynamic_toolset.server.probes import healthz, readyz

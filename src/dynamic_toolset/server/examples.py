@@ -117,7 +117,8 @@ CONFIG = answers.ConfigAnswer(
     "/etc/dynamic-toolset/settings.yaml",
     (
         answers.SettingItem("healthCheck.interval", "30s", "default"),
-        answers.SettingItem("configMap.namespace", "holmes", "environment"),
+        answers.SettingItem("healthCheck.timeout", "3s", "resource", "kubernaut-toolset-config"),
+        answers.SettingItem("configMap.namespace", "holmes", "environment", "DYNAMIC_TOOLSET_CONFIG_MAP_NAMESPACE"),
     ),
 )
 

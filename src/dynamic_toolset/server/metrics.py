@@ -14,9 +14,9 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-from dynamic_toolset.model import Candidate, DiscoveredService, Health, Pass, Report, ServiceKey
+from dynamic_toolset.model import Candidate, DiscoveredService, Health, Hold, Pass, Report, ServiceKey
 from dynamic_toolset.server.exchange import STREAM
 
 QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -76,7 +76,7 @@ class Metrics:
         """The types of which there has been a candidate."""
         self.discovered: Counter[str] = Counter()
         self.reconciliations: Counter[str] = Counter(
-            dict.fromkeys(("unchanged", "created", "updated", "withheld", "failed", "paused", "dry_run"), 0)
+            dict.fromkeys(("unchanged", "created", "updated", "withheld", "failed", *get_args(Hold)), 0)
         )
         self.passes = Histogram(QUICK)
         self.latencies = Histogram(SLOW)

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import cast
 
+from dynamic_toolset.controller.configuration import Configuration
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.server import app, pages
 from dynamic_toolset.server.access import Access
-from dynamic_toolset.server.configuration import Configuration
 from dynamic_toolset.server.exchange import App
 from dynamic_toolset.server.exposition import Exposition, scraped
 from dynamic_toolset.server.gate import OPEN, Gate

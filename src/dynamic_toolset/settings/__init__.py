@@ -5,7 +5,15 @@
 Kubernetes (``healthCheck.timeout``). Durations are written as ``500ms``, ``5s``, ``1m30s`` or ``1h``.
 """
 
-from dynamic_toolset.settings.inspection import MASK, RESTART, Setting, changed, effective, needs_restart
+from dynamic_toolset.settings.inspection import (
+    MASK,
+    RESTART,
+    Setting,
+    changed,
+    counts_from_start,
+    effective,
+    needs_restart,
+)
 from dynamic_toolset.settings.model import (
     DEFAULT_BASE,
     TRUSTED_TYPES,
@@ -25,17 +33,21 @@ from dynamic_toolset.settings.model import (
     TlsFiles,
     ToolsetConfigSettings,
     ToolsetSettings,
+    leaves,
     seconds,
 )
 from dynamic_toolset.settings.problems import SettingProblem, SettingsError, merged_settings, problems
 from dynamic_toolset.settings.reading import (
     ENVIRONMENT_PREFIX,
+    Content,
     Loaded,
     Resource,
     Source,
+    layered,
     load,
     load_with_sources,
     mistakes,
+    read_file,
 )
 from dynamic_toolset.settings.resource import PROCESS_SETTINGS, RESOURCE_FIELDS, problems_of_spec
 from dynamic_toolset.strict_yaml import YamlLoader
@@ -50,6 +62,7 @@ __all__ = [
     "TRUSTED_TYPES",
     "AllowedTypes",
     "ConfigMapSettings",
+    "Content",
     "Credential",
     "ForeignEndpoints",
     "HealthCheckSettings",
@@ -72,7 +85,10 @@ __all__ = [
     "ToolsetSettings",
     "YamlLoader",
     "changed",
+    "counts_from_start",
     "effective",
+    "layered",
+    "leaves",
     "load",
     "load_with_sources",
     "merged_settings",
@@ -80,5 +96,6 @@ __all__ = [
     "needs_restart",
     "problems",
     "problems_of_spec",
+    "read_file",
     "seconds",
 ]

@@ -13,9 +13,10 @@ from dynamic_toolset.settings.reading import DEFAULT, Source
 MASK = "***"
 """Stands for what might be a secret."""
 
-RESTART = ("configMap", "leaderElection", "server")
-"""The groups of settings that a running process does not take over. Its ports are bound and served from its start to
-its end, and it holds, or waits for, one Lease, which is called after the ConfigMap unless it has a name of its own."""
+RESTART = ("configMap.name", "configMap.namespace", "toolsetConfig", "leaderElection", "server")
+"""The settings, and groups of them, of its file, environment and options that a running process does not take over. Its
+ports are bound and served from its start to its end, and its ConfigMap says where its Lease and its ToolsetConfig are,
+and how they are called. A ToolsetConfig moves the ConfigMap alone, so it may do that at any time."""
 
 # As they are written without - and _, in lower case. "key" includes apiKey, "auth" Authorization.
 _SECRET_NAME = re.compile(
@@ -63,8 +64,16 @@ def changed(old: Settings, new: Settings) -> tuple[str, ...]:
 
 
 def needs_restart(old: Settings, new: Settings) -> tuple[str, ...]:
-    """Return those of the settings that differ which take effect only in a new process."""
-    return tuple(path for path in changed(old, new) if path.partition(".")[0] in RESTART)
+    """Return those of the settings that differ which take effect only in a new process.
+
+    Both are of file, environment and options alone.
+    """
+    return tuple(filter(counts_from_start, changed(old, new)))
+
+
+def counts_from_start(path: str) -> bool:
+    """Whether a setting of file, environment and options takes effect only in a new process."""
+    return path in RESTART or path.partition(".")[0] in RESTART
 
 
 def _plain(settings: Settings) -> Any:

@@ -34,6 +34,13 @@ class Resource(Struct, frozen=True):
     spec: Mapping[str, Any]
 
 
+class Content(Struct, frozen=True):
+    """A settings file that is right in itself: its path and what it says."""
+
+    name: str
+    values: Mapping[str, Any]
+
+
 class Loaded(Struct, frozen=True):
     """The settings, and the source of each by its path, in the order of the model."""
 
@@ -65,18 +72,34 @@ def load_with_sources(
 
     What a ToolsetConfig says beats the file, and is beaten by the environment.
     """
+    # A wrong file is named as wrong, whatever the environment says on top of it.
+    content = None if file is None else read_file(file)
+    return layered(content, environ or {}, assignments, resource=resource)
+
+
+def read_file(file: Path) -> Content:
+    """Read a settings file. Raises SettingsError with all that is wrong with it, by line."""
+    return Content(str(file), _read(file))
+
+
+def layered(
+    content: Content | None,
+    environ: Mapping[str, str],
+    assignments: Iterable[str] = (),
+    *,
+    resource: Resource | None = None,
+) -> Loaded:
+    """Return what ``load_with_sources`` returns, of a file that has been read. Raises SettingsError."""
     merged: dict[str, Any] = {}
     types = dict(leaves())
     sources = dict.fromkeys(types, DEFAULT)
-    if file is not None:
-        # A wrong file is named as wrong, whatever the environment says on top of it.
-        content = _read(file)
-        _merge(merged, content)
-        sources |= {path: Source("file", str(file)) for path in types if _is_given(content, path)}
+    if content is not None:
+        _merge(merged, content.values)
+        sources |= {path: Source("file", content.name) for path in types if _is_given(content.values, path)}
     if resource is not None:
         _merge(merged, resource.spec)
         sources |= {path: Source("resource", resource.name) for path in types if _is_given(resource.spec, path)}
-    for path, text, source in (*_variables(environ or {}, types), *_options(assignments, types)):
+    for path, text, source in (*_variables(environ, types), *_options(assignments, types)):
         _merge(merged, _nested(path, _value(text, types[path])))
         sources[path] = source
     found = problems(merged)

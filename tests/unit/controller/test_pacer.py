@@ -145,3 +145,26 @@ async def test_nothing_waits_for_long_while_somebody_looks_whatever_comes() -> N
         longest = max(longest, pacer.waiting)
     looking.cancel()
     assert longest <= Pacer.LONGEST
+
+
+@virtual_time
+async def test_who_wants_it_otherwise_is_woken_at_once_and_then_every_second_at_most() -> None:
+    pacer, looks = Pacer(free=1, longest=1.0), []
+
+    async def look() -> None:
+        while True:
+            await pacer.wait()
+            looks.append(round(now(), 3))
+
+    looking = asyncio.create_task(look())
+    for _ in range(1000):
+        pacer.notify()
+        await asyncio.sleep(0.06)
+    last = now()
+    pacer.notify()
+    await asyncio.sleep(10)
+    looking.cancel()
+    assert looks[:5] == [0, 0.1, 0.3, 0.7, 1.5]
+    assert all(later - earlier <= 1.001 for earlier, later in pairwise(looks[4:]))
+    assert len(looks) <= 66
+    assert last <= looks[-1] <= last + 1

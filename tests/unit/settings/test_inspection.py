@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,5 +122,10 @@ class TestChanges:
         old, new = (Settings(toolset=ToolsetSettings(base={"a": {"b": value}})) for value in (1, True))
         assert changed(old, new) == ("toolset.base",)
 
-    def test_every_group_that_needs_a_restart_is_there(self) -> None:
-        assert {field.encode_name for field in msgspec.structs.fields(Settings)} >= set(RESTART)
+    def test_every_setting_and_group_that_needs_a_restart_is_there(self) -> None:
+        paths = {path for path, _ in leaves()}
+        assert {path.partition(".")[0] for path in paths} | paths >= set(RESTART)
+
+    def test_of_the_configmap_only_its_place_needs_a_restart(self) -> None:
+        new = load(None, {}, ["configMap.preserveOverrides=false", "configMap.namespace=x", "toolsetConfig.name=y"])
+        assert needs_restart(Settings(), new) == ("configMap.namespace", "toolsetConfig.name")

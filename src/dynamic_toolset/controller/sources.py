@@ -1,0 +1,129 @@
+"""What the settings are made from: in this process its file, environment, options and catalog, and a ToolsetConfig."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from dynamic_toolset.discovery.catalog import Catalog, load_catalog
+from dynamic_toolset.discovery.policy import unknown_types
+from dynamic_toolset.settings import (
+    Content,
+    Loaded,
+    Resource,
+    Settings,
+    SettingsError,
+    Source,
+    layered,
+    leaves,
+    read_file,
+)
+
+
+class Setup(NamedTuple):
+    """The settings, the catalog that they name, and the source of each setting by its path."""
+
+    settings: Settings
+    catalog: Catalog
+    sources: Mapping[str, Source]
+
+
+class Basis(Struct, frozen=True):
+    """What the process itself brings, right in itself, and read at one time. ``alone`` is what comes of it."""
+
+    content: Content | None
+    environ: Mapping[str, str]
+    assignments: tuple[str, ...]
+    catalog: Catalog
+    alone: Loaded
+
+    def under(self, resource: Resource | None) -> Setup:
+        """Return what comes of it with a ToolsetConfig on top of the file. Raises SettingsError."""
+        if resource is None:
+            return Setup(self.alone.settings, self.catalog, self.alone.sources)
+        loaded = layered(self.content, self.environ, self.assignments, resource=resource)
+        _check_types(loaded.settings, self.catalog)
+        return Setup(loaded.settings, self.catalog, loaded.sources)
+
+
+class Sources:
+    """Reads file, environment, options and catalog, and knows whether file or catalog may say something else since.
+
+    To ask that takes some microseconds for each file: it is done without a thread, often, and for ever.
+    """
+
+    def __init__(
+        self, file: Path | None = None, environ: Mapping[str, str] | None = None, assignments: Iterable[str] = ()
+    ) -> None:
+        self.file = file
+        self._environ = environ or {}
+        self._assignments = tuple(assignments)
+        self._folder: Path | None = None
+        self._seen: Signature = ((), ())
+
+    def read(self) -> Basis:
+        """Read all of it, whole or not at all. Raises SettingsError and CatalogError."""
+        # What is read is looked at before, so that what changes meanwhile is read again.
+        self._seen = self._signature()
+        content = None if self.file is None else read_file(self.file)
+        alone = layered(content, self._environ, self._assignments)
+        folder = alone.settings.catalog_folder
+        self._folder = Path(folder) if folder else None
+        self._seen = (self._seen[0], _marks_of(self._folder))
+        catalog = load_catalog(self._folder)
+        _check_types(alone.settings, catalog)
+        return Basis(content, self._environ, self._assignments, catalog, alone)
+
+    def look(self) -> "Signature | None":
+        """Return what file and folder look like, if that is different from when they were read; otherwise None."""
+        found = self._signature()
+        return None if found == self._seen else found
+
+    def _signature(self) -> "Signature":
+        return (() if self.file is None else (_mark(self.file),), _marks_of(self._folder))
+
+
+class Fixed(Sources):
+    """Settings that nobody can change, as those of a demo."""
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        super().__init__()
+        alone = Loaded(settings, dict.fromkeys(dict(leaves()), Source("default")))
+        self._basis = Basis(Content("", msgspec.to_builtins(settings)), {}, (), catalog, alone)
+
+    def read(self) -> Basis:
+        return self._basis
+
+
+Mark = tuple[str, int, int, int]
+"""What tells a file from another one in its place: its path past all links, modification time (ns), inode, size."""
+
+Signature = tuple[tuple[Mark, ...], tuple[Mark, ...]]
+"""The marks of the file, and of the folder and what is in it."""
+
+
+def _mark(path: Path) -> Mark:
+    try:
+        found = path.stat()
+    except OSError:
+        return (str(path), 0, 0, 0)
+    # A mounted ConfigMap is swapped by one link to a folder, of which the file is not even aware.
+    return (os.path.realpath(path), found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+def _marks_of(folder: Path | None) -> tuple[Mark, ...]:
+    if folder is None:
+        return ()
+    try:
+        below = sorted(_mark(path) for path in folder.iterdir() if path.suffix in {".yaml", ".yml"})
+    except OSError:
+        below = []
+    return (_mark(folder), *below)
+
+
+def _check_types(settings: Settings, catalog: Catalog) -> None:
+    if unknown := unknown_types(settings, catalog):
+        raise SettingsError("; ".join(unknown))
