@@ -15,7 +15,7 @@ _IN_WORDS = {
     "^[a-z0-9]([-a-z0-9]": "a name in lower case, of letters, digits and -",
     "^[A-Za-z_]": "the name of an environment variable",
     "^([0-9]+": "a duration such as 500ms, 5s or 1m30s",
-    "^[a-z0-9*]": "the name of a namespace, in which * stands for any text",
+    "^([a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?/)?": "the name of a namespace, in which * stands for any text",
     "^https?://": "an origin such as https://dash.example.com, without a slash at the end",
     "^(\\*\\.)?": "a host name such as grafana.example.com, or *.example.com",
 }
