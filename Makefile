@@ -21,7 +21,7 @@ DEVELOPMENT := $(VENV)/.development-$(VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-faults test-chaos fuzz lint bench screenshots programs system-packages
+.PHONY: help demo test test-unit test-faults test-chaos fuzz lint generate bench screenshots programs system-packages
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ lint: $(DEVELOPMENT)  ## check style, format, types and the direction of the imp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+generate: $(RUNTIME)  ## make anew what comes from the settings: CRD, JSON Schema, reference page
+	@$(BIN)/python -m dynamic_toolset.definition .
 
 bench: $(DEVELOPMENT)  ## measure on a real cluster with 10,000 Services; one JSON line per figure
 	@$(BIN)/python -m benchmarks $(ARGS)

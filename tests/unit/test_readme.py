@@ -14,6 +14,7 @@ from dynamic_toolset.discovery import annotations
 from dynamic_toolset.settings import load
 from tests.documentation import DOCS, PAGES, README, ROOT, Command, blocks, commands, shows, table
 
+CRD = "tests/e2e/test_crd.py"
 LIVE = "tests/integration/test_readme_live.py"
 CLI = "tests/integration/test_cli_live.py"
 
@@ -22,9 +23,11 @@ ELSEWHERE = {
     "make demo": f"{CLI}::test_the_demo_tells_its_story_as_the_readme_shows_and_ends_with_the_configmap",
     "dynamic-toolset discover": f"{LIVE}::test_discover_is_as_shown",
     "dynamic-toolset explain monitoring/grafana": f"{LIVE}::test_explain_is_as_shown",
+    "kubectl apply --server-side -f deploy/crd.yaml": f"{CRD}::installed",
+    "kubectl apply -f toolsetconfig.yaml": f"{CRD}::test_a_refusal_reads_as_the_guide_shows",
     "dynamic-toolset run --kubeconfig ~/.kube/config --set configMap.namespace=holmes": f"{LIVE}::test_run_as_shown",
 }
-PAGES_WITH_COMMANDS = (README, DOCS / "overrides.md", DOCS / "service-types.md")
+PAGES_WITH_COMMANDS = (README, DOCS / "overrides.md", DOCS / "service-types.md", DOCS / "configuration-by-resource.md")
 
 
 def without_a_cluster() -> list[Command]:
@@ -36,6 +39,7 @@ def without_a_cluster() -> list[Command]:
 def folder(tmp_path: Path) -> Path:
     """A folder with the files that the documentation speaks of, and the programs that its commands call."""
     (tmp_path / "services.yaml").write_text(example("# services.yaml"))
+    (tmp_path / "settings.yaml").write_text("discoveryInterval: 10m\n")
     (tmp_path / "overrides.yaml").write_text("toolsets: {kubernetes/logs: null}\n")
     (tmp_path / "catalog").mkdir()
     (tmp_path / "catalog" / "pyroscope.yaml").write_text(example("# catalog/pyroscope.yaml"))

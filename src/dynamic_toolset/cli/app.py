@@ -212,6 +212,104 @@ def demo(keep: bool) -> None:
     command.run(keep=keep)
 
 
+# --- Settings --------------------------------------------------------------------------------------------------------
+
+
+@app.group(
+    "config",
+    epilog="""Examples:
+
+\b
+  dynamic-toolset config check settings.yaml
+  dynamic-toolset config show --config settings.yaml
+  dynamic-toolset config schema > settings.schema.json
+""",
+)
+def config_group() -> None:
+    """Check and show settings, and what there is to set."""
+
+
+@config_group.command(
+    "check",
+    epilog="""Examples:
+
+\b
+  dynamic-toolset config check settings.yaml
+  dynamic-toolset config check toolsetconfig.yaml
+      a ToolsetConfig, before it is applied
+  kubectl get toolsetconfig -n holmes kubernaut-toolset-config -o yaml | dynamic-toolset config check -
+""",
+)
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--catalog",
+    type=_FILE,
+    metavar="FOLDER",
+    help="Service types of your own. Default: the folder that the file names.",
+)
+@_output("text", "json")
+def config_check(file: str, catalog: Path | None, output: str) -> None:
+    """Print every mistake of a settings file, or of a ToolsetConfig, as FILE:LINE: SETTING: what is wrong.
+
+    FILE may be - for standard input. Needs no cluster. Exit status 1 if there is a mistake.
+    """
+    from dynamic_toolset.cli import config as command
+
+    command.check(file, catalog, output)
+
+
+@config_group.command(
+    "show",
+    epilog="""Examples:
+
+\b
+  dynamic-toolset config show --config settings.yaml --set paused=true
+  dynamic-toolset config show --resource toolsetconfig.yaml -o json
+  dynamic-toolset config show --kubeconfig ~/.kube/config
+      with the ToolsetConfig in that cluster, if there is one
+""",
+)
+@_output("table", "json", "yaml")
+@_settings
+@click.option(
+    "--resource",
+    metavar="FILE",
+    help="A ToolsetConfig to take into account; - is standard input. With --kubeconfig or --context: the one in the "
+    "cluster.",
+)
+@_cluster
+def config_show(
+    output: str,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    resource: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+) -> None:
+    """Show every setting with which `run` would start, and where it came from. What may be a secret is masked."""
+    from dynamic_toolset.cli import config as command
+
+    command.show(output, config, assignments, resource, kubeconfig, context)
+
+
+@config_group.command(
+    "schema",
+    epilog="""Examples:
+
+\b
+  dynamic-toolset config schema > settings.schema.json
+      for editors
+  dynamic-toolset config schema --crd | kubectl apply --server-side -f -
+""",
+)
+@click.option("--crd", is_flag=True, help="The CustomResourceDefinition of ToolsetConfig instead (YAML).")
+def config_schema(crd: bool) -> None:
+    """Print the JSON Schema of the settings file."""
+    from dynamic_toolset.cli import config as command
+
+    command.schema(crd=crd)
+
+
 def _key(text: str) -> tuple[str, str]:
     namespace, slash, name = text.partition("/")
     if not (namespace and slash and name) or "/" in name:

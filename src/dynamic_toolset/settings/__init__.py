@@ -1,8 +1,8 @@
 """The settings: one model, with the same names in file, environment and flags.
 
-``model`` is what can be set, ``reading`` where it comes from, ``problems`` what is wrong with what somebody wrote, and
-``inspection`` what is in force. Names in the file are camelCase as in Kubernetes (``healthCheck.timeout``). Durations
-are written as ``500ms``, ``5s``, ``1m30s`` or ``1h``.
+``model`` is what can be set, ``reading`` where it comes from, ``problems`` what is wrong with what somebody wrote,
+``resource`` what a ToolsetConfig can say, and ``inspection`` what is in force. Names in the file are camelCase as in
+Kubernetes (``healthCheck.timeout``). Durations are written as ``500ms``, ``5s``, ``1m30s`` or ``1h``.
 """
 
 from dynamic_toolset.settings.inspection import MASK, RESTART, Setting, changed, effective, needs_restart
@@ -37,12 +37,15 @@ from dynamic_toolset.settings.reading import (
     load_with_sources,
     mistakes,
 )
+from dynamic_toolset.settings.resource import PROCESS_SETTINGS, RESOURCE_FIELDS, problems_of_spec
 from dynamic_toolset.strict_yaml import YamlLoader
 
 __all__ = [
     "DEFAULT_BASE",
     "ENVIRONMENT_PREFIX",
     "MASK",
+    "PROCESS_SETTINGS",
+    "RESOURCE_FIELDS",
     "RESTART",
     "TRUSTED_TYPES",
     "AllowedTypes",
@@ -76,5 +79,6 @@ __all__ = [
     "mistakes",
     "needs_restart",
     "problems",
+    "problems_of_spec",
     "seconds",
 ]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -10,26 +10,41 @@ from msgspec import Meta, Struct
 
 from dynamic_toolset.kube import selectors
 
-DnsLabel = Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+# The patterns end with \Z, as before $ Python allows a line feed.
+DnsLabel = Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")]
 DnsName = Annotated[
-    str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
+    str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z", max_length=253)
 ]
-EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Duration = Annotated[str, Meta(pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$")]
+OtherCluster = Annotated[str, Meta(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?\Z")]
+"""The name of another cluster, empty for our own."""
+EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")]
+Duration = Annotated[str, Meta(pattern=r"^([0-9]{1,6}(\.[0-9]{1,6})?(ms|s|m|h))+\Z", max_length=16)]
+"""So short that no sum of them is more than Go, in which a ToolsetConfig is checked, can hold: 292 years."""
 Selector = Annotated[str, Meta(max_length=4096)]
 """A label selector. How long it takes to read one grows with the square of its length."""
 LabelName = Annotated[
-    str, Meta(pattern=r"^([a-z0-9][-.a-z0-9]{0,252}/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$")
+    str, Meta(pattern=r"^([a-z0-9][-.a-z0-9]{0,252}/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?\Z")
 ]
 """The key of a label or annotation (kubernetes.io/docs/concepts/overview/working-with-objects/labels/)."""
+LabelValue = Annotated[str, Meta(pattern=r"^([A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?)?\Z")]
+AnnotationValue = Annotated[str, Meta(max_length=1024)]
+Range = Annotated[str, Meta(max_length=64)]
+"""A range of addresses (CIDR), or one address."""
 NamespacePattern = Annotated[
-    str, Meta(pattern=r"^([a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?/)?[a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?$")
+    str, Meta(pattern=r"^([a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?/)?[a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?\Z")
 ]
 """The name of a namespace, in which ``*`` stands for any text; with ``CLUSTER/`` before it, of another cluster."""
-HostPattern = Annotated[str, Meta(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+HostPattern = Annotated[str, Meta(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")]
 """A host name, or ``*.`` and a domain for every name below it."""
-Origin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.\-\[\]:]+$")]
+Origin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.\-\[\]:]+\Z")]
 """An origin as browsers send it (RFC 6454): scheme, host and port, without a slash at the end."""
+
+MAX_ITEMS = 500
+MAX_ENTRIES = 200
+"""How many members a list, and a mapping, has at most. What checks a ToolsetConfig wants to know, to say how long that
+takes at worst."""
+
+_RANGE = re.compile(r"[0-9A-Fa-f.:]+(/(0|[1-9][0-9]{0,2}))?")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -62,9 +77,22 @@ class _Settings(Struct, frozen=True, rename="camel", forbid_unknown_fields=True)
     """A group of settings. Nobody can make one that contradicts itself."""
 
     def __post_init__(self) -> None:
-        found = tuple(self._contradictions())
+        found = (*self._too_many(), *self._contradictions())
         if found:
             raise Unfit(found)
+
+    def _too_many(self) -> Iterator[Contradiction]:
+        for attribute, name in zip(self.__struct_fields__, self.__struct_encode_fields__, strict=True):
+            value = getattr(self, attribute)
+            most = MAX_ITEMS if isinstance(value, tuple) else MAX_ENTRIES
+            if not isinstance(value, (tuple, dict)):
+                continue
+            if len(value) > most:
+                yield Contradiction(name, (name,), f"{len(value)} of them: at most {most} are allowed")
+            elif isinstance(value, tuple) and all(isinstance(member, str) for member in value):
+                for number, member in enumerate(value):
+                    if member in value[:number]:
+                        yield Contradiction(f"{name}[{number}]", (name,), f"{member!r} is there twice")
 
     def _contradictions(self) -> Iterator[Contradiction]:
         return iter(())
@@ -76,6 +104,15 @@ def _refused(at: str, check: Callable[[str], object], text: str) -> Iterator[Con
         check(text)
     except ValueError as error:
         yield Contradiction(at, (at.partition("[")[0],), str(error))
+
+
+def _check_range(text: str) -> None:
+    """Raise ValueError unless it is written as everybody reads it alike; Python knows more ways than Kubernetes."""
+    network = ip_network(text)
+    if not _RANGE.fullmatch(text):
+        raise ValueError(f"{text!r} should be written as {network}")
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+        raise ValueError(f"{text!r} stands for addresses of IPv4 in IPv6: write it as a range of IPv4")
 
 
 class Namespaces(_Settings, frozen=True):
@@ -99,8 +136,8 @@ class ServiceTypeSettings(_Settings, frozen=True):
     """
 
     enabled: bool = True
-    labels: dict[LabelName, str] = {}
-    annotations: dict[LabelName, str] = {}
+    labels: dict[LabelName, LabelValue] = {}
+    annotations: dict[LabelName, AnnotationValue] = {}
 
 
 class HealthCheckSettings(_Settings, frozen=True):
@@ -155,20 +192,20 @@ TRUSTED_TYPES = (
 class Policy(_Settings, frozen=True):
     """Who may publish what, and which addresses may be dialled and published."""
 
-    allowed_ranges: tuple[str, ...] = ()
-    refused_ranges: tuple[str, ...] = ()
+    allowed_ranges: tuple[Range, ...] = ()
+    refused_ranges: tuple[Range, ...] = ()
     foreign_endpoints: tuple[ForeignEndpoints, ...] = ()
     without_selector: tuple[NamespacePattern, ...] = ()
     allowed_types: tuple[AllowedTypes, ...] = ()
     trusted_namespaces: tuple[NamespacePattern, ...] = ()
     trusted_types: tuple[DnsLabel, ...] = TRUSTED_TYPES
-    max_per_namespace: Annotated[int, Meta(ge=1)] = 50
-    max_in_all: Annotated[int, Meta(ge=1)] = 500
+    max_per_namespace: Annotated[int, Meta(ge=1, le=100_000)] = 50
+    max_in_all: Annotated[int, Meta(ge=1, le=100_000)] = 500
 
     def _contradictions(self) -> Iterator[Contradiction]:
         for name, ranges in (("allowedRanges", self.allowed_ranges), ("refusedRanges", self.refused_ranges)):
             for number, cidr in enumerate(ranges):
-                yield from _refused(f"{name}[{number}]", ip_network, cidr)
+                yield from _refused(f"{name}[{number}]", _check_range, cidr)
 
 
 class LeaderElection(_Settings, frozen=True):
@@ -224,7 +261,7 @@ class RemoteCluster(_Settings, frozen=True):
 
     name: DnsLabel
     secret: DnsName
-    key: Annotated[str, Meta(pattern=r"^[-._a-zA-Z0-9]{1,253}$")] = "kubeconfig"
+    key: Annotated[str, Meta(pattern=r"^[-._a-zA-Z0-9]{1,253}\Z")] = "kubeconfig"
 
 
 class Credential(_Settings, frozen=True):
@@ -236,7 +273,7 @@ class Credential(_Settings, frozen=True):
 
     namespace: DnsLabel
     service: DnsLabel
-    cluster: DnsLabel | None = None
+    cluster: OtherCluster = ""
     api_key: EnvName | None = None
     username: EnvName | None = None
     password: EnvName | None = None
@@ -251,6 +288,13 @@ class ToolsetSettings(_Settings, frozen=True):
 
     base: dict[str, dict[str, Any]] = msgspec.field(default_factory=lambda: DEFAULT_BASE)
     credentials: tuple[Credential, ...] = ()
+
+    def _contradictions(self) -> Iterator[Contradiction]:
+        services = [(one.namespace, one.service, one.cluster) for one in self.credentials]
+        for number, service in enumerate(services):
+            if services.index(service) < number:
+                why = f"there are credentials for {'/'.join(service[:2])} already"
+                yield Contradiction(f"credentials[{number}]", ("credentials",), why)
 
 
 class TlsFiles(_Settings, frozen=True):

@@ -167,7 +167,7 @@ def _tls(candidate: Candidate, *, verify_tls: bool) -> dict[str, bool]:
 def _authentication(candidate: Candidate, settings: ToolsetSettings) -> dict[str, Any]:
     """Return what is to be added to an instance, an HTTP endpoint or an MCP configuration; empty if nothing is."""
     for credential in settings.credentials:
-        if ServiceKey(credential.namespace, credential.service, credential.cluster or "") == candidate.key:
+        if ServiceKey(credential.namespace, credential.service, credential.cluster) == candidate.key:
             return _credentials_for(candidate.agent, credential)
     return {}
 

@@ -12,7 +12,7 @@ from dynamic_toolset.cli import explain
 from tests.unit.cli.conftest import PROMETHEUS, WEB, Run
 
 PROGRAM = [sys.executable, "-m", "dynamic_toolset"]
-COMMANDS = ("run", "discover", "generate", "explain", "demo")
+COMMANDS = ("run", "discover", "generate", "explain", "demo", "config")
 
 
 def test_the_version(run: Run) -> None:
@@ -34,6 +34,13 @@ def test_every_command_has_help_with_examples(run: Run, command: str, option: st
     assert f"Usage: dynamic-toolset {command} " in ended.out
     assert "Examples:" in ended.out
     assert f"dynamic-toolset {command}" in ended.out.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("command", ["check", "show", "schema"])
+def test_every_command_of_the_settings_has_help_with_examples(run: Run, command: str) -> None:
+    ended = run("config", command, "--help")
+    assert ended.status == 0
+    assert f"dynamic-toolset config {command}" in ended.out.partition("Examples:")[2]
 
 
 def test_an_unknown_command_and_an_unknown_option_are_wrong_calls(run: Run) -> None:

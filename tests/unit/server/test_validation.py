@@ -7,7 +7,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dynamic_toolset.discovery.catalog import load_catalog
-from dynamic_toolset.server.validation import Mistake, validate_overrides, validate_settings
+from dynamic_toolset.server.validation import (
+    Mistake,
+    is_toolset_config,
+    validate_overrides,
+    validate_settings,
+    validate_toolset_config,
+)
 from dynamic_toolset.settings import SettingsError, merged_settings
 from dynamic_toolset.strict_yaml import MAX_BYTES, MAX_MISTAKES, YamlError, read
 from dynamic_toolset.toolset.overrides import OverridesError, parse
@@ -61,7 +67,7 @@ def test_a_service_type_that_does_not_exist_is_named_with_its_line() -> None:
 )
 def test_of_very_many_types_that_do_not_exist_not_all_are_named(text: str) -> None:
     started = time.process_time()
-    assert len(validate_settings(text, CATALOG)) == MAX_MISTAKES
+    assert 1 <= len(validate_settings(text, CATALOG)) <= MAX_MISTAKES  # so many are too many in themselves
     assert time.process_time() - started < 10
 
 
@@ -193,3 +199,60 @@ def test_settings_have_no_mistake_only_if_they_are_taken(text: str) -> None:
     elif not any(mistake.field.startswith(("toolset.base", "policy.trustedTypes")) for mistake in found):
         with pytest.raises((SettingsError, YamlError)):
             merged_settings({} if (content := read(text)) is None else content)
+
+
+class TestToolsetConfig:
+    HEAD = "apiVersion: toolset.kubernaut.io/v1alpha1\nkind: ToolsetConfig\nmetadata: {name: a}\n"
+
+    @pytest.mark.parametrize(
+        ("spec", "said"),
+        [
+            ("", []),
+            ("spec: {discoveryInterval: 10m}\nstatus: {anything: [1]}", []),
+            ("spec:", [(4, "spec", "expected `object`, got `null`")]),
+            ("spec: [1]", [(4, "spec", "expected `object`, got `array`")]),
+            (
+                "spec:\n  server: {port: 1}\n  healthCheck:\n    timeout: 0s\n    intervall: 1s\n",
+                [
+                    (5, "spec.server", "belongs to the process: set it in its file, environment or options"),
+                    (7, "spec.healthCheck.timeout", "must be at least 1s, not 0s"),
+                    (8, "spec.healthCheck.intervall", "unknown field `intervall`; did you mean `interval`?"),
+                ],
+            ),
+            (
+                "spec:\n  paused: true\n  paused: false",
+                [(6, "spec.paused", "this name is there twice, first in line 5")],
+            ),
+            (
+                "spec:\n  policy:\n    trustedTypes: [prom]",
+                [(6, "spec.policy.trustedTypes", "there is no service type")],
+            ),
+            ("specs: {}", [(4, "specs", "there is no such field in a ToolsetConfig")]),
+            ("spec: [", [(5, "", "not valid YAML")]),
+        ],
+    )
+    def test_each_mistake_has_its_line(self, spec: str, said: list[tuple[int, str, str]]) -> None:
+        found = validate_toolset_config(self.HEAD + spec, CATALOG)
+        assert [(one.line, one.field) for one in found] == [(line, field) for line, field, _ in said], found
+        assert all(one.message.startswith(why) for one, (_, _, why) in zip(found, said, strict=True)), found
+
+    def test_another_version_is_none_of_ours(self) -> None:
+        (one,) = validate_toolset_config(self.HEAD.replace("v1alpha1", "v1"))
+        assert (one.line, one.field) == (1, "apiVersion")
+        assert one.message == "toolset.kubernaut.io/v1alpha1 is expected, not toolset.kubernaut.io/v1"
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (HEAD, True),
+            (HEAD + "kind: x", True),
+            ("kind: [ToolsetConfig]", False),
+            ("clusterDomain: a", False),
+            ("", False),
+        ],
+    )
+    def test_it_is_known_by_its_kind(self, text: str, expected: bool) -> None:
+        assert is_toolset_config(text) is expected
+
+    def test_a_text_of_another_shape_is_told(self) -> None:
+        assert [one.message for one in validate_toolset_config("[1]")] == ["a ToolsetConfig is expected, not a list"]

@@ -47,6 +47,53 @@ from dynamic_toolset.strict_yaml import MAX_MISTAKES
             ],
         ),
         (
+            {
+                "policy": {
+                    "refusedRanges": ["10.0.0.0/255.0.0.0", "::/08", "::ffff:10.0.0.0/104", "fe80::%a", "::1", "1::/16"]
+                }
+            },
+            [
+                "policy.refusedRanges[0]: '10.0.0.0/255.0.0.0' should be written as 10.0.0.0/8",
+                "policy.refusedRanges[1]: '::/08' should be written as ::/8",
+                "policy.refusedRanges[2]: '::ffff:10.0.0.0/104' stands for addresses of IPv4 in IPv6",
+                "policy.refusedRanges[3]: 'fe80::%a' should be written as",
+            ],
+        ),
+        (
+            {
+                "policy": {
+                    "trustedTypes": ["a", "b", "a", "a"],
+                    "foreignEndpoints": [{"namespaces": ["*", "*"], "hosts": []}],
+                }
+            },
+            [
+                "policy.foreignEndpoints[0].namespaces[1]: '*' is there twice",
+                "policy.trustedTypes[2]: 'a' is there twice",
+                "policy.trustedTypes[3]: 'a' is there twice",
+            ],
+        ),
+        (
+            {"namespaces": {"include": [f"n{number}" for number in range(501)]}},
+            ["namespaces.include: 501 of them: at most 500 are allowed"],
+        ),
+        (
+            {"serviceTypes": {f"t{number}": {} for number in range(201)}},
+            ["serviceTypes: 201 of them: at most 200 are allowed"],
+        ),
+        (
+            {"serviceTypes": {"a": {"labels": {"team": "a b"}, "annotations": {"x/y": "any thing"}}}},
+            ["serviceTypes.a.labels.team: expected the value of a label"],
+        ),
+        (
+            {"toolset": {"credentials": [{"namespace": "a", "service": "b", "apiKey": key} for key in ("K", "L")]}},
+            ["toolset.credentials[1]: there are credentials for a/b already"],
+        ),
+        ({"configMap": {"name": "a\n"}}, ["configMap.name: expected a name in lower case"]),
+        ({"massFailure": {"hold": "1000000h"}}, ["massFailure.hold: expected a duration such as 500ms"]),
+        ({"massFailure": {"hold": "999999h999999h"}}, []),
+        ({"massFailure": {"hold": "999999h999999h10h"}}, ["massFailure.hold: expected `str` of length <= 16"]),
+        ({"selector": "a\u00a0in (b)"}, ["selector: unable to parse requirement: 'a\\xa0in (b)'"]),
+        (
             {"policy": {"foreignEndpoints": [{"namespaces": ["a"]}, {"hosts": ["a"], "namespaces": 1, "x": 1}, 5]}},
             [
                 "policy.foreignEndpoints[0]: missing required field `hosts`",
@@ -60,6 +107,14 @@ from dynamic_toolset.strict_yaml import MAX_MISTAKES
             ["toolset.base.a: expected `object`, got `int`", "toolset.base: the name 3 is not text"],
         ),
         ({"toolset": {"base": {"a": {4: {}}}}}, ["toolset.base.a: the name 4 is not text"]),
+        (
+            {"serviceTypes": {"No": {"labels": {"a b": 1}}, "jaeger": {"enabled": False}}},
+            [
+                "serviceTypes.No: expected a name in lower case",
+                "serviceTypes.No.labels.a b: expected the name of a label or an annotation",
+                "serviceTypes.No.labels.a b: expected `str`, got `int`",
+            ],
+        ),
         # A contradiction with what is wrong in itself says nothing.
         (
             {"leaderElection": {"leaseDuration": "soon", "renewDeadline": "20s"}},
@@ -153,6 +208,8 @@ anything = st.recursive(
 def values(expected: Any) -> st.SearchStrategy[Any]:
     if get_origin(expected) is tuple:
         return st.lists(values(get_args(expected)[0]), max_size=2) | anything
+    if get_origin(expected) is dict:
+        return st.dictionaries(words, values(get_args(expected)[1]), max_size=2) | anything
     if isinstance(expected, type) and issubclass(expected, msgspec.Struct):
         fields = {field.encode_name: values(field.type) for field in msgspec.structs.fields(expected)}
         right = st.fixed_dictionaries({}, optional=fields)

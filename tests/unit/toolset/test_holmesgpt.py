@@ -80,7 +80,7 @@ class TestFile:
 
     def test_env_references_are_those_of_the_operator(self):
         text = serialize(generate(listed(*RICH), RICH_SETTINGS))
-        names = {name for one in RICH_SETTINGS.credentials for name in msgspec.structs.astuple(one)[2:] if name}
+        names = {name for one in RICH_SETTINGS.credentials for name in msgspec.structs.astuple(one)[3:] if name}
         assert set(re.findall(r"\{\{(.*?)\}\}", text)) == {f" env.{name} " for name in names}
 
 
@@ -211,14 +211,14 @@ class TestCredentials:
         assert "{{" not in serialize(generate(listed(one), settings))
 
     @pytest.mark.parametrize("type_", ["grafana", "jaeger", "mcp", "prometheus", "elasticsearch"])
-    @pytest.mark.parametrize("meant", [None, "eu", "us"])
+    @pytest.mark.parametrize("meant", ["", "eu", "us"])
     def test_are_bound_to_one_cluster(self, type_, meant):
         given = {"api_key": "K", "bearer_token": "K", "username": "K", "password": "K"}
         settings = ToolsetSettings({}, (Credential("a", "b", meant, **given),))
         for cluster in ("", "eu", "us"):
             one = candidate(type_, "a", "b", cluster=cluster)
-            assert has_credentials(one, settings) is (cluster == (meant or ""))
-            assert ("env.K" in serialize(generate(listed(one), settings))) is (cluster == (meant or ""))
+            assert has_credentials(one, settings) is (cluster == meant)
+            assert ("env.K" in serialize(generate(listed(one), settings))) is (cluster == meant)
 
 
 def places(content):
