@@ -352,7 +352,7 @@ def test_two_appliers_own_different_fields(cluster: Cluster, collection: str) ->
         "namespaces": {"exclude": ["a"]},
         "serviceTypes": {"jaeger": {"enabled": False}},
         "toolset": {
-            "credentials": [{"namespace": "a", "service": "b", "apiKey": "K"}],
+            "credentials": [{"namespace": "a", "service": "b", "cluster": "", "apiKey": "K"}],
             "base": {"x": {"y": True}},
         },
     }

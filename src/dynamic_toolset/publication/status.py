@@ -35,7 +35,7 @@ IGNORED: Phase = "Ignored"
 _MAX_REASON = 256
 """Characters of what a check found: 500 of them are a good part of what an object may hold."""
 
-_HARMLESS = frozenset({"Paused", "DryRun", "RestartNeeded", "OverrideWaiting"})
+_HARMLESS = frozenset({"Paused", "DryRun", "RestartNeeded", "OverrideWaiting", "OverridesIgnored"})
 """Problems that are somebody's will, and take nothing from the toolset: they degrade nothing."""
 
 
@@ -218,6 +218,7 @@ def _service(one: DiscoveredService, checked: float | None) -> ServiceStatus:
     return ServiceStatus(
         namespace=candidate.key.namespace,
         name=candidate.key.name,
+        cluster=candidate.key.cluster,
         type=candidate.type,
         endpoint=candidate.endpoint.url[:MAX_ENDPOINT],
         healthy=health.verdict is Verdict.HEALTHY,

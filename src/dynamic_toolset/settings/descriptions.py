@@ -6,6 +6,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+_PATTERNS = "Names of namespaces, in which `*` stands for any text; of another cluster with `CLUSTER/` before it."
+
 DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "discoveryInterval": "Between two full looks, which also check every candidate anew, `1m` to `1h`; a change is "
@@ -30,11 +32,11 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "policy.allowedRanges": "Ranges (CIDR) that may be dialled and published although they are refused.",
         "policy.refusedRanges": "Ranges (CIDR) that must not be dialled or published, even if allowed.",
         "policy.foreignEndpoints": "Which namespaces' Services may point to which hosts outside of themselves.",
-        "policy.foreignEndpoints[].namespaces": "Names of namespaces, in which `*` stands for any text.",
+        "policy.foreignEndpoints[].namespaces": _PATTERNS,
         "policy.foreignEndpoints[].hosts": "Host names, or `*.` and a domain for every name below it.",
         "policy.withoutSelector": "Namespaces whose Services without selector are taken.",
         "policy.allowedTypes": "Namespaces that may publish only certain service types.",
-        "policy.allowedTypes[].namespaces": "Names of namespaces, in which `*` stands for any text.",
+        "policy.allowedTypes[].namespaces": _PATTERNS,
         "policy.allowedTypes[].types": "The service types; `custom` stands for all that are people's own.",
         "policy.trustedNamespaces": "Namespaces from which the trusted types are taken.",
         "policy.trustedTypes": "Service types that are taken from trusted namespaces only.",
@@ -76,7 +78,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "toolset.credentials": "Which environment variables of the agent hold the credentials for a Service.",
         "toolset.credentials[].namespace": "The namespace of the Service.",
         "toolset.credentials[].service": "The name of the Service.",
-        "toolset.credentials[].cluster": "The name of its cluster in the settings; empty: our own.",
+        "toolset.credentials[].cluster": "The name of its cluster, if that is another one.",
         "toolset.credentials[].apiKey": "The variable that holds an API key.",
         "toolset.credentials[].username": "The variable that holds a user's name.",
         "toolset.credentials[].password": "The variable that holds that user's password.",

@@ -12,11 +12,11 @@ from dynamic_toolset.kube import selectors
 
 # The patterns end with \Z, as before $ Python allows a line feed.
 DnsLabel = Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")]
-ClusterName = Annotated[str, Meta(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?\Z")]
-"""The name of another cluster in the settings; empty for our own."""
 DnsName = Annotated[
     str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z", max_length=253)
 ]
+OtherCluster = Annotated[str, Meta(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?\Z")]
+"""The name of another cluster, empty for our own."""
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")]
 Duration = Annotated[str, Meta(pattern=r"^([0-9]{1,6}(\.[0-9]{1,6})?(ms|s|m|h))+\Z", max_length=16)]
 """So short that no sum of them is more than Go, in which a ToolsetConfig is checked, can hold: 292 years."""
@@ -273,7 +273,7 @@ class Credential(_Settings, frozen=True):
 
     namespace: DnsLabel
     service: DnsLabel
-    cluster: ClusterName = ""
+    cluster: OtherCluster = ""
     api_key: EnvName | None = None
     username: EnvName | None = None
     password: EnvName | None = None

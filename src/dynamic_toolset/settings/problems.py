@@ -13,10 +13,10 @@ from dynamic_toolset.strict_yaml import MAX_MISTAKES, shortened
 
 _IN_WORDS = {
     "^[a-z0-9]([-a-z0-9]": "a name in lower case, of letters, digits and -",
+    "^([a-z0-9]([-a-z0-9]": "a name in lower case, of letters, digits and -",
     "^[A-Za-z_]": "the name of an environment variable",
     "^([0-9]{1,6}": "a duration such as 500ms, 5s or 1m30s",
-    "^([a-z0-9]([-a-z0-9]": "the name of a cluster, of lower case letters, digits and -, or nothing for our own",
-    "^([a-z0-9*]": "the name of a namespace, in which * stands for any text",
+    "^([a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?/)?": "the name of a namespace, in which * stands for any text",
     "^([a-z0-9][-.a-z0-9]{0,252}/)?": "the name of a label or an annotation",
     "^([A-Za-z0-9]([-._A": "the value of a label",
     "^https?://": "an origin such as https://dash.example.com, without a slash at the end",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dynamic_toolset.model import DiscoveredService, Document, Health, Problem, Report, Verdict
+from dynamic_toolset.model import DiscoveredService, Document, Health, Problem, Report, ServiceKey, Verdict
 from dynamic_toolset.publication.status import Facts, hash_of, ignored, means_the_same, status
 from dynamic_toolset.settings import ConfigMapSettings, Settings
 from dynamic_toolset.toolset_config import MAX_DIFF, MAX_ERRORS, MAX_MESSAGE, MAX_SERVICES, Condition, Status
@@ -171,6 +171,12 @@ def test_a_service_is_told_with_its_health(one: DiscoveredService, expected: tup
     assert (found.healthy, found.condition, found.reason) == expected
     assert (found.namespace, found.name, found.type) == ("shop", "a", "prometheus")
     assert (found.endpoint, found.message, found.last_checked) == (one.candidate.endpoint.url, "as it is", AT)
+
+
+def test_services_of_one_name_in_two_clusters_are_told_apart() -> None:
+    here = service("a")
+    there = replace(here, candidate=replace(here.candidate, key=ServiceKey("shop", "a", "west")))
+    assert [(one.name, one.cluster) for one in made(here, there).discovered_services] == [("a", ""), ("a", "west")]
 
 
 def test_the_first_five_hundred_are_listed_and_all_are_counted() -> None:

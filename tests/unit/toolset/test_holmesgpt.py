@@ -80,7 +80,7 @@ class TestFile:
 
     def test_env_references_are_those_of_the_operator(self):
         text = serialize(generate(listed(*RICH), RICH_SETTINGS))
-        names = {name for one in RICH_SETTINGS.credentials for name in msgspec.structs.astuple(one)[2:] if name}
+        names = {name for one in RICH_SETTINGS.credentials for name in msgspec.structs.astuple(one)[3:] if name}
         assert set(re.findall(r"\{\{(.*?)\}\}", text)) == {f" env.{name} " for name in names}
 
 
