@@ -382,8 +382,11 @@ async def test_a_cluster_that_does_not_know_the_kind_is_asked_now_and_then(
     with capture_logs() as logs:
         live = await start()
         await until(lambda: cluster.listed == {"a", "b"})
+        follower = live.configuration.toolset_configs
+        assert follower is not None
         await asyncio.sleep(1.5)
         assert not live.problems
+        assert follower._reflector.statistics.lists == 1
         cluster.sandbox.install(KIND)
         await live.apply(namespaces=OUT)
         await until(lambda: cluster.listed == set())
@@ -434,6 +437,7 @@ async def test_what_is_not_known_for_a_moment_is_not_taken_for_deleted(
     live: Live, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(toolset_configs, "GONE_AFTER", 1.5)
+    monkeypatch.setattr(toolset_configs, "ASK_AGAIN", 0.3)
     await live.apply(namespaces=OUT)
     await until(lambda: cluster.listed == set())
     api = cluster.sandbox._api

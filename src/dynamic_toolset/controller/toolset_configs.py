@@ -8,9 +8,9 @@ import structlog
 
 from dynamic_toolset.controller import conditions
 from dynamic_toolset.kube.client import TOOLSET_CONFIGS, Client
-from dynamic_toolset.kube.errors import Forbidden, NotFound
+from dynamic_toolset.kube.errors import Forbidden, KubernetesError, NotFound
 from dynamic_toolset.kube.objects import ObjectKey
-from dynamic_toolset.kube.reflector import Reflector, unchanged
+from dynamic_toolset.kube.reflector import AT_MOST, Reflector, unchanged
 from dynamic_toolset.model import Problem
 from dynamic_toolset.toolset_config import ToolsetConfig
 
@@ -127,7 +127,21 @@ class ToolsetConfigs:
             self._absent_since = now
         elif self.all and now - self._absent_since >= GONE_AFTER:
             self._gone.set()
-        await asyncio.sleep(delay)
+        if isinstance(failure, NotFound) and not self.all:
+            await self._wait_for_the_kind()
+        else:
+            await asyncio.sleep(delay)
+
+    async def _wait_for_the_kind(self) -> None:
+        """Ask now and then what the cluster serves: that is no list, and any account may ask it."""
+        served = False
+        while not served:
+            self._reflector.pulse.promise(AT_MOST)
+            await asyncio.sleep(ASK_AGAIN)
+            try:
+                served = await self._client.serves(TOOLSET_CONFIGS)
+            except KubernetesError:
+                return  # what is wrong shows when they are listed
 
     def _is_absent(self, why: Absence) -> None:
         if why != self._absence and not self.all:

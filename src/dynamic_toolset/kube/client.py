@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 from yarl import URL
 
 from dynamic_toolset.kube.answers import (
@@ -36,7 +36,7 @@ from dynamic_toolset.kube.answers import (
     parse_retry_after,
 )
 from dynamic_toolset.kube.connection import Connection
-from dynamic_toolset.kube.errors import AnswerTooLong, ConnectionFailed, Gone, InvalidAnswer, KubernetesError
+from dynamic_toolset.kube.errors import AnswerTooLong, ConnectionFailed, Gone, InvalidAnswer, KubernetesError, NotFound
 from dynamic_toolset.kube.objects import ObjectKey
 
 __all__ = [
@@ -97,6 +97,11 @@ class Resource(NamedTuple):
     version: str
     plural: str
 
+    @property
+    def discovery(self) -> str:
+        """The path of the document that says which kinds its group and version have."""
+        return "/" + "/".join(["apis", self.group, self.version] if self.group else ["api", self.version])
+
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """Return the path of an object, or of the collection if ``name`` is empty (of all namespaces without one)."""
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
@@ -130,6 +135,14 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases")
 TOOLSET_CONFIGS = Resource("toolset.kubernaut.io", "v1alpha1", "toolsetconfigs")
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews")
 SUBJECT_ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews")
+
+
+class _Served(Struct):
+    name: str
+
+
+class _ServedResources(Struct):
+    resources: tuple[_Served, ...]
 
 
 class Client:
@@ -173,6 +186,14 @@ class Client:
     async def get(self, resource: Resource, key: ObjectKey, type: type[T]) -> T:
         return await self._call("GET", _object_path(resource, key), type)
 
+    async def serves(self, resource: Resource) -> bool:
+        """Whether the API knows a kind, which a CustomResourceDefinition may have brought (API discovery)."""
+        try:
+            found = await self._call("GET", resource.discovery, _ServedResources)
+        except NotFound:
+            return False
+        return any(one.name == resource.plural for one in found.resources)
+
     async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any], type: type[T]) -> T:
         """Create an object and return it as the API stored it.
 
@@ -199,7 +220,7 @@ class Client:
         :raises Conflict: another manager owns a field (unless ``force``), or the precondition fails.
         """
         query = {"fieldManager": field_manager, "force": "true" if force else "false"}
-        path = _object_path(resource, key) + (f"/{_segment(subresource)}" if subresource else "")
+        path = _object_path(resource, key, subresource)
         return await self._call("PATCH", path, type, body=body, content_type=APPLY_PATCH, query=query)
 
     async def patch(self, resource: Resource, key: ObjectKey, body: Mapping[str, Any], type: type[T]) -> T:

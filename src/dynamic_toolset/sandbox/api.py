@@ -82,6 +82,8 @@ class Api:
     async def _route(self, request: web.Request) -> web.StreamResponse:
         if request.path in {"/readyz", "/livez", "/healthz"}:
             return web.Response(text="ok")
+        if request.path.rstrip("/") in {resource.root for resource in self.withdrawn}:
+            raise status.no_such_path()
         if document := self._documents.get(request.path.rstrip("/")):
             if request.method != "GET":
                 raise status.method_not_allowed()

@@ -38,6 +38,11 @@ class Resource(Struct, frozen=True):
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
+    def root(self) -> str:
+        """The path below which all kinds of the group and version are."""
+        return f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
+
+    @property
     def qualified(self) -> str:
         """The name in messages: ``leases.coordination.k8s.io``."""
         return f"{self.plural}.{self.group}" if self.group else self.plural

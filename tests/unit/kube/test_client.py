@@ -126,6 +126,26 @@ async def test_create(api, client):
     assert asked(api) == ("POST", "/api/v1/namespaces/apps/configmaps", {}, {"data": {"a": "b"}})
 
 
+async def test_apply_to_a_part_of_an_object(api, client):
+    api.others.append(answer(CONFIG_MAP))
+    await client.apply(CONFIG_MAPS, TOOLS, {}, ConfigMap, field_manager="me", subresource="status")
+    assert asked(api)[:2] == ("PATCH", "/api/v1/namespaces/apps/configmaps/tools/status")
+
+
+@pytest.mark.parametrize(
+    ("found", "served"),
+    [
+        (answer({"resources": [{"name": "leases", "kind": "Lease"}, {"name": "leases/status"}]}), True),
+        (answer({"resources": []}), False),
+        (answer({"kind": "Status", "status": "Failure", "reason": "NotFound"}, code=404), False),
+    ],
+)
+async def test_whether_a_kind_is_known(api, client, found, served):
+    api.others.append(found)
+    assert await client.serves(LEASES) is served
+    assert asked(api)[:2] == ("GET", "/apis/coordination.k8s.io/v1")
+
+
 @pytest.mark.parametrize(("force", "word"), [(False, "false"), (True, "true")])
 @pytest.mark.parametrize("body", [{"data": {}}, b'{"data": {}}'])
 async def test_apply(api, client, force, word, body):
