@@ -12,6 +12,7 @@ from tests.cluster.cluster import APPLY, Cluster
 from tests.cluster.pods import Pods
 from tests.documentation import ROOT
 from tests.e2e.program import Program
+from tests.e2e.test_events import described
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -142,6 +143,19 @@ def test_an_invalid_resource_leaves_the_last_good_settings_in_force(
     soon(subject, {"b"})
     cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", f"toolsetconfig/{NAME}", "--timeout=10s")
     assert config.condition("Ready") == ("True", "Published")
+
+
+def test_what_becomes_of_the_toolset_is_told_in_events_on_the_resource(
+    cluster: Cluster, namespace: str, config: Config, program: Start, services: tuple[str, str]
+) -> None:
+    def told() -> set[tuple[str, str]]:
+        return {(kind, reason) for kind, reason, _ in described(cluster, "toolsetconfig", namespace, NAME)}
+
+    config.apply(selector="team=a")
+    program(UNCHECKED)
+    eventually(lambda: ("Normal", "Published") in told())
+    config.apply(selector="team=b", policy={"trustedTypes": ["grafanna"]})
+    eventually(lambda: ("Warning", "ResourceInvalid") in told())
 
 
 def test_nothing_is_written_while_the_resource_says_so_and_the_status_shows_it(

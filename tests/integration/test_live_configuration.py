@@ -394,6 +394,20 @@ async def test_a_cluster_that_does_not_know_the_kind_is_asked_now_and_then(
     assert [(one["reason"], one["log_level"]) for one in absent] == [("unknown", "info")]
 
 
+async def test_the_watch_on_them_is_counted_and_judged_like_the_others_where_there_is_one(
+    start: Start, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolset_configs, "ASK_AGAIN", 0.3)
+    cluster.sandbox.withdraw(KIND)
+    supervisor = (await start()).supervisor
+    await until(lambda: cluster.listed == {"a", "b"})
+    assert "ToolsetConfigs" not in supervisor.statistics().watches  # its want of a list is no failure
+    cluster.sandbox.install(KIND)
+    await until(lambda: "ToolsetConfigs" in supervisor.statistics().watches)
+    assert supervisor.statistics().watches["ToolsetConfigs"].synced
+    assert "watch of ToolsetConfigs" in {one.name for one in supervisor.loops()}
+
+
 async def test_who_may_not_read_any_works_without_and_takes_them_up_when_he_may(
     start: Start, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ settings takes the place of the one before, and with it goes every check that wa
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -19,6 +20,7 @@ from dynamic_toolset.controller.toolset_configs import ToolsetConfigs
 from dynamic_toolset.discovery.catalog import CatalogError
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.objects import ObjectKey
+from dynamic_toolset.kube.reflector import Reflector
 from dynamic_toolset.model import Problem
 from dynamic_toolset.settings import (
     Resource,
@@ -112,6 +114,7 @@ class Configuration:
         self.setup = basis.under(None)
         self._unsettled = False
         supervisor.notices = self.problems
+        supervisor.others = self._reflectors
 
     @property
     def file(self) -> str | None:
@@ -123,6 +126,10 @@ class Configuration:
         yield from self._problems
         if self.toolset_configs is not None:
             yield from self.toolset_configs.problems()
+
+    def _reflectors(self) -> dict[str, Reflector[Any, Any]]:
+        reflector = None if self.toolset_configs is None else self.toolset_configs.reflector
+        return {} if reflector is None else {"ToolsetConfigs": reflector}
 
     async def run(self) -> None:
         """Decide, and decide again whenever something changes, for ever. ``begun`` is set after the first decision."""

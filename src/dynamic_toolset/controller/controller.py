@@ -26,7 +26,7 @@ from dynamic_toolset.controller.precedence import Precedence
 from dynamic_toolset.controller.publishing import Publication, Publishing
 from dynamic_toolset.controller.rendering import Rendering
 from dynamic_toolset.controller.reporting import Reporting
-from dynamic_toolset.controller.statistics import Condition, Loop, Publications, Statistics, watch_of
+from dynamic_toolset.controller.statistics import Condition, Loop, Publications, Statistics, loop_of, watch_of
 from dynamic_toolset.discovery.catalog import Catalog
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Inventory, Judged
@@ -265,7 +265,7 @@ class Controller:
 
     def loops(self) -> tuple[Loop, ...]:
         """Return whether each loop makes progress, which it does though the API is away."""
-        loops = [Loop(f"watch of {name}", reflector.pulse.late) for name, reflector in self._reflectors().items()]
+        loops = [*map(loop_of, self._reflectors().items())]
         loops.append(Loop("health checks", self._checker.late))
         loops.append(Loop("election", self._leadership.late))
         # Before the first pass a change waits for the first lists, for as long as the API is away.

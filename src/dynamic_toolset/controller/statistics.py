@@ -71,6 +71,12 @@ class Loop(Struct, frozen=True):
     late: float
 
 
+def loop_of(followed: tuple[str, Reflector[Any, Any]]) -> Loop:
+    """Return whether a reflector makes progress; ``followed`` is what it follows, and the reflector."""
+    name, reflector = followed
+    return Loop(f"watch of {name}", reflector.pulse.late)
+
+
 class Condition(Struct, frozen=True):
     """One thing that must hold for the service to be ready, and in words why it does not."""
 

@@ -1,16 +1,20 @@
 """The controller that is at work, in whose place another one can be put: that is how other settings come into force."""
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from msgspec.structs import replace
 
 from dynamic_toolset.controller.controller import ADJUSTABLE, Controller
 from dynamic_toolset.controller.leadership import lease_of
 from dynamic_toolset.controller.observer import Observer
 from dynamic_toolset.controller.pacer import Alarm
-from dynamic_toolset.controller.statistics import Statistics, continued, kept
+from dynamic_toolset.controller.statistics import Loop, Statistics, continued, kept, loop_of, watch_of
 from dynamic_toolset.discovery.catalog import Catalog
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.objects import ObjectKey
+from dynamic_toolset.kube.reflector import Reflector
 from dynamic_toolset.model import Problem
 from dynamic_toolset.settings import Settings, changed
 
@@ -28,7 +32,8 @@ class Supervisor:
     ``lease`` is the one that all of them stand for, whatever ConfigMap they write: by default that of ``settings``, and
     so to be given where these hold more than those of the process.
 
-    ``notices`` says what else a report is to name as a problem; ``notice`` that this has changed.
+    ``notices`` says what else a report is to name as a problem; ``notice`` that this has changed. ``others`` are the
+    reflectors of whoever decides on the settings, by what they follow: they count like the controller's own.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Supervisor:
         self._stopped = False
         self._tidy = Alarm(_tidy)
         self.notices: Callable[[], Iterable[Problem]] = tuple
+        self.others: Callable[[], Mapping[str, Reflector[Any, Any]]] = dict
         self.settings = settings
         self.controller = self._controller()
 
@@ -82,7 +88,13 @@ class Supervisor:
     def statistics(self) -> Statistics:
         """Return everything that is counted, by all controllers so far: it never goes back."""
         now = self.controller.statistics()
-        return now if self._past is None else continued(self._past, now)
+        if self._past is not None:
+            now = continued(self._past, now)
+        return replace(now, watches={**now.watches, **{name: watch_of(one) for name, one in self.others().items()}})
+
+    def loops(self) -> tuple[Loop, ...]:
+        """Return whether each loop makes progress, which it does though the API is away."""
+        return (*self.controller.loops(), *map(loop_of, self.others().items()))
 
     def replace(self, settings: Settings, catalog: Catalog, *, unsettled: bool = False) -> None:
         """Let a controller with these settings take over, once what the present one is writing has ended.

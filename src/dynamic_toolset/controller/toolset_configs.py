@@ -67,9 +67,9 @@ class ToolsetConfigs:
             yield from conditions.watch_failing("ToolsetConfigs", self._reflector)
 
     @property
-    def late(self) -> float:
-        """By how many seconds the watch is late; 0 if it is not."""
-        return self._reflector.pulse.late
+    def reflector(self) -> _Follower | None:
+        """The one that follows them, for who wants to know how it is; None where there are none to follow."""
+        return self._reflector if self._absence is None else None
 
     async def run(self) -> None:
         """Follow them, for ever."""

@@ -29,10 +29,7 @@ def healthz(request: Request, source: NamedDependency[Source]) -> Response[str]:
 
     That the API server is away is no reason to be restarted, nor is the end of the service.
     """
-    loops = [
-        Condition(one.name, one.late <= GRACE, f"late by {one.late:.0f} s")
-        for one in source.supervisor.controller.loops()
-    ]
+    loops = [Condition(one.name, one.late <= GRACE, f"late by {one.late:.0f} s") for one in source.supervisor.loops()]
     return _answer(loops, verbose="verbose" in request.query_params)
 
 
