@@ -184,7 +184,7 @@ def reference(config: ToolsetConfig | None) -> ObjectReference | None:
     if config is None:
         return None
     named = config.metadata
-    return ObjectReference(f"{GROUP}/{VERSION}", KIND, named.name, named.namespace, named.uid, named.resource_version)
+    return ObjectReference(API_VERSION, KIND, named.name, named.namespace, named.uid, named.resource_version)
 
 
 def written(config: ToolsetConfig) -> Status:

@@ -80,7 +80,7 @@ def test_parameters_answers_and_problems_are_told(page: Page, server: Real) -> N
     expect(page.locator("#validate").get_by_role("row").filter(has_text="kind")).to_contain_text("required")
     expect(page.locator("#validate")).to_contain_text("application/yaml, text/yaml, text/plain")
     expect(services.get_by_role("region", name="Answer 200")).to_contain_text('"items": [\n    {\n      "namespace"')
-    services.get_by_text("12 fields").click()
+    services.get_by_text("13 fields").click()
     health = services.get_by_role("row").filter(has_text="items[].health")
     expect(health).to_contain_text("healthy, unhealthy, unknown")
     expect(health).to_contain_text("or null")
