@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 from yarl import URL
 
-from dynamic_toolset.controller.configuration import Configuration
-from dynamic_toolset.controller.sources import Fixed
+from dynamic_toolset.configuration.configuration import Configuration
+from dynamic_toolset.configuration.sources import Fixed
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import yaml
 
-from dynamic_toolset.controller.configuration import Configuration
-from dynamic_toolset.controller.sources import Sources
+from dynamic_toolset.configuration.configuration import Configuration
+from dynamic_toolset.configuration.sources import Sources
 from dynamic_toolset.server import answers
 from dynamic_toolset.server.problems import ProblemDetails
 from tests.integration.sandboxed import POLICY, QUICK, Cluster, until

@@ -12,11 +12,11 @@ import yaml
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from dynamic_toolset.controller import resource_status, toolset_configs
-from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.configuration import resource_status, toolset_configs
+from dynamic_toolset.configuration.configuration import Configuration
+from dynamic_toolset.configuration.resource_status import ResourceStatus
+from dynamic_toolset.configuration.sources import Sources
 from dynamic_toolset.controller.observer import Nobody, Several
-from dynamic_toolset.controller.resource_status import ResourceStatus
-from dynamic_toolset.controller.sources import Sources
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static

@@ -12,8 +12,8 @@ from aiohttp import ClientSession
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from dynamic_toolset.controller.configuration import Configuration
-from dynamic_toolset.controller.sources import Fixed
+from dynamic_toolset.configuration.configuration import Configuration
+from dynamic_toolset.configuration.sources import Fixed
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static

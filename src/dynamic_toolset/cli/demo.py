@@ -7,9 +7,9 @@ import time
 
 from dynamic_toolset.cli.logs import configure  # isort: skip - the first to import structlog, see there
 
-from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.configuration.configuration import Configuration
+from dynamic_toolset.configuration.sources import Fixed
 from dynamic_toolset.controller.observer import Nobody, Several
-from dynamic_toolset.controller.sources import Fixed
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.discovery.catalog import load_catalog
 from dynamic_toolset.kube.client import Client

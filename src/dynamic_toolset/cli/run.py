@@ -16,11 +16,11 @@ import structlog
 
 from dynamic_toolset import __version__, tracing
 from dynamic_toolset.cli.setup import environment
+from dynamic_toolset.configuration.configuration import Configuration
+from dynamic_toolset.configuration.resource_status import ResourceStatus
+from dynamic_toolset.configuration.sources import Basis, Sources
 from dynamic_toolset.controller.announcing import Announcer, Outcomes
-from dynamic_toolset.controller.configuration import Configuration
 from dynamic_toolset.controller.observer import Several
-from dynamic_toolset.controller.resource_status import ResourceStatus
-from dynamic_toolset.controller.sources import Basis, Sources
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import Connection, discover

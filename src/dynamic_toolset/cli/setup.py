@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dynamic_toolset.controller.sources import Setup, Sources
+from dynamic_toolset.configuration.sources import Setup, Sources
 
 __all__ = ["Setup", "environment", "prepare"]
 

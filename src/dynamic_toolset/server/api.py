@@ -15,7 +15,7 @@ from litestar.openapi.spec import Example, OpenAPIMediaType, OpenAPIType, Operat
 from litestar.params import HeaderParameter, PathParameter, QueryParameter, RawBody
 from litestar.response import Stream as StreamResponse
 
-from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.configuration.configuration import Configuration
 from dynamic_toolset.model import ServiceKey
 from dynamic_toolset.server import answers, examples, views
 from dynamic_toolset.server.conditional import knows

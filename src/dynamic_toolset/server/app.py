@@ -19,7 +19,7 @@ from litestar.router import Router
 from litestar.types import ControllerRouterHandler
 
 from dynamic_toolset import __version__
-from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.configuration.configuration import Configuration
 from dynamic_toolset.server import api, problems
 from dynamic_toolset.server.conditional import entity_tag, knows
 from dynamic_toolset.server.exchange import STREAM, Exchange

@@ -1,7 +1,7 @@
 """The settings in force, as the API shows them, and as somebody asks for them to be read again."""
 
 from dynamic_toolset import settings
-from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.configuration.configuration import Configuration
 from dynamic_toolset.discovery.catalog import CatalogError
 from dynamic_toolset.server import answers
 from dynamic_toolset.server.problems import FieldError, Refusal

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import cast
 
-from dynamic_toolset.controller.configuration import Configuration
+from dynamic_toolset.configuration.configuration import Configuration
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.server import app, pages
 from dynamic_toolset.server.access import Access

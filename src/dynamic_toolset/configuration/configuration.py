@@ -13,10 +13,10 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dynamic_toolset.configuration.sources import Basis, Setup, Sources
+from dynamic_toolset.configuration.toolset_configs import ToolsetConfigs
 from dynamic_toolset.controller.pacer import Pacer
-from dynamic_toolset.controller.sources import Basis, Setup, Sources
 from dynamic_toolset.controller.supervisor import Supervisor
-from dynamic_toolset.controller.toolset_configs import ToolsetConfigs
 from dynamic_toolset.discovery.catalog import CatalogError
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.objects import ObjectKey

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dynamic_toolset.controller.sources import Sources
+from dynamic_toolset.configuration.sources import Sources
 from dynamic_toolset.discovery.catalog import CatalogError
 from dynamic_toolset.settings import Resource, SettingsError
 

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+from dynamic_toolset.configuration.configuration import REASONS, Configuration
+from dynamic_toolset.configuration.toolset_configs import ToolsetConfigs
 from dynamic_toolset.controller import logbook, rendering
-from dynamic_toolset.controller.configuration import REASONS, Configuration
 from dynamic_toolset.controller.observer import Nobody
 from dynamic_toolset.controller.pacer import Alarm
 from dynamic_toolset.controller.supervisor import Supervisor
-from dynamic_toolset.controller.toolset_configs import ToolsetConfigs
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.model import Pass, Problem, Report
 from dynamic_toolset.publication import status
