@@ -215,7 +215,8 @@ class Configuration:
         if follower is None:
             return None, True
         if not follower.known.is_set():
-            problems.append(Problem("ResourceUnknown", f"whether there is a {self._named} is not known yet{_HELD}"))
+            if follower.is_failing:  # an API that is only slow is no problem
+                problems.append(Problem("ResourceUnknown", f"whether there is a {self._named} is not known yet{_HELD}"))
             return before
         self.observed = follower.own
         if follower.unreadable is not None:

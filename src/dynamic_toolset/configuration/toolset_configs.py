@@ -61,6 +61,11 @@ class ToolsetConfigs:
         """All of the namespace."""
         return self._reflector.store
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt to list or to watch them has failed."""
+        return self._reflector.failure is not None
+
     def problems(self) -> Iterator[Problem]:
         """Yield what is in the way of following them. That there are none is not."""
         if self._absence is None or self.all:
@@ -118,6 +123,8 @@ class ToolsetConfigs:
     async def _pause(self, delay: float) -> None:
         """Wait as the reflector does after a failure; where there is nothing to be had, find out whether that lasts."""
         failure, now = self._reflector.failure, asyncio.get_running_loop().time()
+        if not self.known.is_set():
+            self._on_change()  # that nothing is known yet has a reason now
         if isinstance(failure, (NotFound, Forbidden)):
             delay = min(delay, ASK_AGAIN)
             self._is_absent("unknown" if isinstance(failure, NotFound) else "forbidden")
