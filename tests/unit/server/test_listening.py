@@ -51,8 +51,16 @@ class Application:
 
 
 class Served:
-    def __init__(self, port: Port, app: Application, cleanup: AsyncExitStack, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        port: Port,
+        app: Application,
+        cleanup: AsyncExitStack,
+        tls: ssl.SSLContext | None,
+        listener: Listener | None = None,
+    ) -> None:
         self.app = app
+        self.listener = listener
         self.number: int = port.socket.getsockname()[1]
         self._cleanup = cleanup
         self._tls = tls
@@ -89,7 +97,7 @@ async def serve(cleanup: AsyncExitStack) -> Callable[..., Served]:
             await running
 
         cleanup.push_async_callback(end)
-        return Served(port, application, cleanup, trusting)
+        return Served(port, application, cleanup, trusting, listener)
 
     return serve
 
@@ -325,9 +333,10 @@ async def test_a_body_that_nobody_waits_for_holds_no_connection(serve: Serve) ->
 async def test_a_reader_that_takes_nothing_is_cut_off(serve: Serve, last: bytes) -> None:
     served = serve()
     connection = await served.connect(last.replace(b"/ ", b"/large ", 1), limit=1024)
-    while not served.app.requests:
-        await asyncio.sleep(0.005)
-    await asyncio.sleep(1)
+    assert served.listener is not None
+    async with asyncio.timeout(PATIENCE):
+        while not served.app.requests or served.listener.connections:
+            await asyncio.sleep(0.005)
     got = 0
     with suppress(ConnectionResetError):
         async with asyncio.timeout(PATIENCE):
