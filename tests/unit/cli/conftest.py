@@ -56,8 +56,11 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call the program: ``run("explain", "-f", "-", stdin="kind: Service ...")``."""
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], restored: None) -> Run:
+    """Call the program: ``run("explain", "-f", "-", stdin="kind: Service ...")``.
+
+    What it does to this process is undone.
+    """
 
     def run(*arguments: str, stdin: str | bytes = b"") -> Ended:
         data = stdin.encode() if isinstance(stdin, str) else stdin
