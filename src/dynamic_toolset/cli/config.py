@@ -13,9 +13,9 @@ from dynamic_toolset import settings
 from dynamic_toolset.cli import mistakes
 from dynamic_toolset.cli.failures import printable
 from dynamic_toolset.cli.setup import environment
+from dynamic_toolset.cli.tables import draw
 from dynamic_toolset.discovery.catalog import Catalog, load_catalog
-from dynamic_toolset.kube.client import Client
-from dynamic_toolset.kube.client import Resource as Kind
+from dynamic_toolset.kube.client import TOOLSET_CONFIGS, Client
 from dynamic_toolset.kube.connection import discover
 from dynamic_toolset.kube.errors import NotFound
 from dynamic_toolset.kube.objects import ObjectKey
@@ -27,9 +27,7 @@ from dynamic_toolset.server.validation import (
 )
 from dynamic_toolset.settings import Resource, Setting, SettingsError, Source
 from dynamic_toolset.strict_yaml import read
-from dynamic_toolset.toolset_config import GROUP, KIND, PLURAL, VERSION, ToolsetConfig
-
-_TOOLSET_CONFIGS = Kind(GROUP, VERSION, PLURAL)
+from dynamic_toolset.toolset_config import KIND, ToolsetConfig
 
 
 def check(file: str, catalog: Path | None, output: str) -> None:
@@ -115,7 +113,7 @@ async def _from_cluster(started: settings.Settings, kubeconfig: str | None, cont
     key = ObjectKey(started.config_map.namespace, started.instance)
     async with Client(discover(kubeconfig, context)) as client:
         try:
-            found = await client.get(_TOOLSET_CONFIGS, key, ToolsetConfig)
+            found = await client.get(TOOLSET_CONFIGS, key, ToolsetConfig)
         except NotFound:
             print(f"warning: there is no {KIND} {key}", file=sys.stderr)
             return None
@@ -135,16 +133,11 @@ def _kind(source: Source) -> dict[str, str]:
 
 
 def _table(rows: Sequence[Setting]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("SETTING", "VALUE", "SOURCE"):
-        table.add_column(title, overflow="fold")
-    for row in rows:
+    def cells(row: Setting) -> tuple[str, str, str]:
         value = row.value if isinstance(row.value, str) else json.dumps(row.value, ensure_ascii=False)
-        source = " ".join(_kind(row.source).values())
-        table.add_row(row.name, printable(value), printable(source), style="dim" if source == "default" else "")
-    # A pipe has no width: there, a row stays on one line, for grep and cut.
-    console = Console(width=None if sys.stdout.isatty() else 1000, markup=False, highlight=False)
-    console.print(table)
+        return row.name, value, " ".join(_kind(row.source).values())
+
+    draw(
+        ("SETTING", "VALUE", "SOURCE"),
+        ((cells(row), "dim" if row.source.kind == "default" else "") for row in rows),
+    )

@@ -61,7 +61,7 @@ class ResourceStatus(Nobody):
         follower, supervisor = self._configuration.toolset_configs, self._supervisor
         if follower is None:
             return
-        if not supervisor.controller.statistics().leads:
+        if not supervisor.controller.leads:
             self._writer.forget()
             return
         own, report = self._configuration.observed, supervisor.controller.report

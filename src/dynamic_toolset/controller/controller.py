@@ -237,6 +237,16 @@ class Controller:
         """The last one."""
         return self._reporting.report
 
+    @property
+    def passes(self) -> int:
+        """Passes so far."""
+        return self._passes
+
+    @property
+    def leads(self) -> bool:
+        """Whether this instance is the one that writes."""
+        return self._leadership.remaining() > 0
+
     def present(self) -> ConfigMap | None:
         """Return the ConfigMap as it is, as far as is known by now; None if there is none."""
         return self._publisher.present()
@@ -297,7 +307,7 @@ class Controller:
     def statistics(self) -> Statistics:
         """Return everything that is counted."""
         return Statistics(
-            leads=self._leadership.remaining() > 0,
+            leads=self.leads,
             holder=self._leadership.holder,
             passes=self._passes,
             full_looks=self._rounds.statistics,

@@ -83,7 +83,7 @@ class Supervisor:
     @property
     def is_settled(self) -> bool:
         """Whether the report is one of the settings in force, and not yet of those before."""
-        return self._next is None and self.controller.statistics().passes > self._decided_before
+        return self._next is None and self.controller.passes > self._decided_before
 
     def statistics(self) -> Statistics:
         """Return everything that is counted, by all controllers so far: it never goes back."""
@@ -106,7 +106,7 @@ class Supervisor:
         small = ADJUSTABLE.issuperset(differ) and (differ or unsettled != self._unsettled)
         stays = self._next is None and small and catalog == self._catalog
         self.settings, self._catalog, self._unsettled = settings, catalog, unsettled
-        self._decided_before = self.controller.statistics().passes if stays else 0
+        self._decided_before = self.controller.passes if stays else 0
         if stays:
             self.controller.adjust(settings, unsettled=unsettled)
         elif self._running:
