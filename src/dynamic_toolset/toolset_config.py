@@ -12,12 +12,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dynamic_toolset.kube.objects import ObjectMeta, ObjectReference
+from dynamic_toolset.kube.resources import Resource
 
 GROUP = "toolset.kubernaut.io"
 VERSION = "v1alpha1"
 KIND = "ToolsetConfig"
 PLURAL = "toolsetconfigs"
 API_VERSION = f"{GROUP}/{VERSION}"
+TOOLSET_CONFIGS = Resource(GROUP, VERSION, PLURAL)
 
 MAX_SERVICES = 500
 """How many services a status lists."""

@@ -1,7 +1,6 @@
 """The commands that speak to a cluster, against the sandbox, with a kubeconfig as a user has one."""
 
 import asyncio
-import io
 import json
 import os
 import signal
@@ -15,12 +14,11 @@ import pytest
 import yaml
 from aiohttp import web
 
-from dynamic_toolset.cli import main
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.sandbox import Sandbox, status
 from dynamic_toolset.sandbox.resources import ENDPOINT_SLICES, SERVICES
 from dynamic_toolset.sandbox.scenario import FIRST_LISTED, Scenario
-from tests.command import Ended
+from tests.command import Ended, called
 from tests.documentation import README, commands, shows
 
 PROGRAM = (sys.executable, "-m", "dynamic_toolset")
@@ -69,20 +67,9 @@ def command(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     """Call a command that ends, in a thread of its own, as its loop is not ours."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
-    def call() -> int:
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
     async def command(*arguments: str, context: str = "sandbox") -> Ended:
         cluster = ("--kubeconfig", str(kubeconfig), "--context", context)
-        monkeypatch.setattr("sys.argv", ["dynamic-toolset", *arguments, *cluster, *SETTINGS])
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-        status = await asyncio.to_thread(call)
-        said = capsys.readouterr()
-        return Ended(status, said.out, said.err)
+        return await asyncio.to_thread(called, monkeypatch, capsys, *arguments, *cluster, *SETTINGS)
 
     return command
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dynamic_toolset.kube.client import CONFIG_MAPS, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.kube.errors import Conflict, ConnectionFailed, Forbidden, ServerError
 from dynamic_toolset.kube.objects import ConfigMap
 from dynamic_toolset.kube.reflector import Reflector, unchanged
+from dynamic_toolset.kube.resources import CONFIG_MAPS
 from dynamic_toolset.model import Document
 from dynamic_toolset.publication.configmap import LABELS, TAKEN_OVER_BY, DocumentsTooLarge
 from dynamic_toolset.publication.contest import QUIET

@@ -1,6 +1,5 @@
 """The commands that speak to the running service, by its URL and through the API server's proxy for Services."""
 
-import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -12,9 +11,9 @@ import structlog
 import yaml
 from yarl import URL
 
-from dynamic_toolset.cli import get, main
+from dynamic_toolset.cli import get
 from dynamic_toolset.server.access import PREFIX, TOKEN_HEADER
-from tests.command import Ended
+from tests.command import Ended, called
 from tests.integration.sandboxed import TARGET, until
 from tests.integration.serving import AUDIENCE, Background, in_thread
 
@@ -42,15 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     def run(served: Background, way: str, *arguments: str) -> Ended:
         where = ("--url", served.base_url) if way == "url" else _through_the_api_server(served, tmp_path)
         words = list(takewhile(lambda word: not word.startswith("-"), arguments))
-        monkeypatch.setattr("sys.argv", ["dynamic-toolset", *words, *where, *arguments[len(words) :]])
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capsys.readouterr()
-        return Ended(status, said.out, said.err)
+        return called(monkeypatch, capsys, *words, *where, *arguments[len(words) :])
 
     return run
 

@@ -15,7 +15,7 @@ from dynamic_toolset.cli.failures import printable
 from dynamic_toolset.cli.setup import environment
 from dynamic_toolset.cli.tables import draw
 from dynamic_toolset.discovery.catalog import Catalog, load_catalog
-from dynamic_toolset.kube.client import TOOLSET_CONFIGS, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import discover
 from dynamic_toolset.kube.errors import NotFound
 from dynamic_toolset.kube.objects import ObjectKey
@@ -27,7 +27,7 @@ from dynamic_toolset.server.validation import (
 )
 from dynamic_toolset.settings import Resource, Setting, SettingsError, Source
 from dynamic_toolset.strict_yaml import read
-from dynamic_toolset.toolset_config import KIND, ToolsetConfig
+from dynamic_toolset.toolset_config import KIND, TOOLSET_CONFIGS, ToolsetConfig
 
 
 def check(file: str, catalog: Path | None, output: str) -> None:

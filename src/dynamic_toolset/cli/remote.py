@@ -21,10 +21,11 @@ from dynamic_toolset import __version__
 from dynamic_toolset.cli.failures import RemoteError
 from dynamic_toolset.cli.setup import TOKEN_VARIABLE
 from dynamic_toolset.kube.answers import decode_refusal
-from dynamic_toolset.kube.client import JSON, PROBLEM, SERVICES, Client, Passed
+from dynamic_toolset.kube.client import JSON, PROBLEM, Client, Passed
 from dynamic_toolset.kube.connection import discover, static
 from dynamic_toolset.kube.errors import ApiError, ConnectionFailed, Forbidden, NotFound
 from dynamic_toolset.kube.objects import ObjectKey
+from dynamic_toolset.kube.resources import SERVICES
 from dynamic_toolset.kube.tokens import request_token
 from dynamic_toolset.server.access import PREFIX, TOKEN_HEADER
 from dynamic_toolset.server.problems import ProblemDetails

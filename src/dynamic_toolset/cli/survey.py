@@ -12,10 +12,11 @@ from dynamic_toolset.health.checker import Checker
 from dynamic_toolset.health.guard import Guard
 from dynamic_toolset.health.probe import Probe
 from dynamic_toolset.health.readiness import Readiness, dialled
-from dynamic_toolset.kube.client import NAMESPACES, SERVICES, Client, ObjectList, Skipped
+from dynamic_toolset.kube.client import Client, ObjectList, Skipped
 from dynamic_toolset.kube.connection import Connection
 from dynamic_toolset.kube.errors import Forbidden
 from dynamic_toolset.kube.objects import Namespace, Service
+from dynamic_toolset.kube.resources import NAMESPACES, SERVICES
 from dynamic_toolset.model import UNCHECKED, Candidate, Decision, Health, Outcome, ServiceKey, Verdict
 from dynamic_toolset.settings import Settings, seconds
 from dynamic_toolset.toolset.listing import is_listed

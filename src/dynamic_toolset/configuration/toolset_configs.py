@@ -7,12 +7,12 @@ from typing import Literal
 import structlog
 
 from dynamic_toolset.controller import conditions
-from dynamic_toolset.kube.client import TOOLSET_CONFIGS, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.errors import Forbidden, KubernetesError, NotFound
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.kube.reflector import AT_MOST, Reflector, unchanged
 from dynamic_toolset.model import Problem
-from dynamic_toolset.toolset_config import ToolsetConfig
+from dynamic_toolset.toolset_config import TOOLSET_CONFIGS, ToolsetConfig
 
 log = structlog.get_logger()
 

@@ -26,11 +26,12 @@ from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.inventory import Judged, judge, recall
 from dynamic_toolset.health.readiness import Target, dialled
 from dynamic_toolset.kube import kubeconfig
-from dynamic_toolset.kube.client import SECRETS, SERVICES, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import Connection
 from dynamic_toolset.kube.errors import ApiError, ConfigurationError, KubernetesError, ServerError
 from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta, Secret, Service
 from dynamic_toolset.kube.reflector import Reflector, backoff
+from dynamic_toolset.kube.resources import SECRETS, SERVICES
 from dynamic_toolset.model import Candidate, Health, Problem, ServiceKey, Verdict
 from dynamic_toolset.settings import RemoteCluster, Settings
 from dynamic_toolset.strict_yaml import YamlError, read

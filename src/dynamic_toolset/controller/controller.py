@@ -34,10 +34,11 @@ from dynamic_toolset.health.checker import Checker
 from dynamic_toolset.health.guard import Guard
 from dynamic_toolset.health.probe import Probe
 from dynamic_toolset.health.readiness import Readiness, dialled
-from dynamic_toolset.kube.client import CONFIG_MAPS, SERVICES, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.objects import ConfigMap, ObjectKey, ObjectReference, Service
 from dynamic_toolset.kube.pulse import Pulse
 from dynamic_toolset.kube.reflector import Reflector, unchanged
+from dynamic_toolset.kube.resources import CONFIG_MAPS, SERVICES
 from dynamic_toolset.model import Check, Document, Problem, Report, ServiceKey
 from dynamic_toolset.publication import configmap
 from dynamic_toolset.publication.publisher import NotLeading, Publisher

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from dynamic_toolset.kube import selectors
-from dynamic_toolset.kube.client import NAMESPACES, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.objects import Namespace
 from dynamic_toolset.kube.reflector import Reflector, unchanged
+from dynamic_toolset.kube.resources import NAMESPACES
 
 
 class NamespaceLabels:

@@ -20,9 +20,10 @@ from msgspec import Struct
 
 from dynamic_toolset.health import reasons
 from dynamic_toolset.health.guard import Guard
-from dynamic_toolset.kube.client import ENDPOINT_SLICES, SERVICES, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.objects import EndpointSlice, ObjectKey, ObjectMeta, Service, SliceEndpoint
 from dynamic_toolset.kube.reflector import Reflector, unchanged
+from dynamic_toolset.kube.resources import ENDPOINT_SLICES, SERVICES
 from dynamic_toolset.model import Candidate, Health, ServiceKey, Verdict
 
 SERVICE_NAME = "kubernetes.io/service-name"

@@ -38,24 +38,13 @@ from dynamic_toolset.kube.answers import (
 from dynamic_toolset.kube.connection import Connection
 from dynamic_toolset.kube.errors import AnswerTooLong, ConnectionFailed, Gone, InvalidAnswer, KubernetesError, NotFound
 from dynamic_toolset.kube.objects import ObjectKey
+from dynamic_toolset.kube.resources import Resource
 
 __all__ = [
-    "CONFIG_MAPS",
-    "ENDPOINT_SLICES",
-    "EVENTS",
-    "LEASES",
-    "NAMESPACES",
-    "SECRETS",
-    "SERVICES",
-    "SERVICE_ACCOUNTS",
-    "SUBJECT_ACCESS_REVIEWS",
-    "TOKEN_REVIEWS",
-    "TOOLSET_CONFIGS",
     "Client",
     "ObjectList",
     "Page",
     "Passed",
-    "Resource",
     "Skipped",
     "Watch",
     "WatchEvent",
@@ -90,31 +79,6 @@ MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 
 
-class Resource(NamedTuple):
-    """Names a kind of objects as the API's paths do. ``group`` is empty for the core group."""
-
-    group: str
-    version: str
-    plural: str
-
-    @property
-    def discovery(self) -> str:
-        """The path of the document that says which kinds its group and version have."""
-        return "/" + "/".join(["apis", self.group, self.version] if self.group else ["api", self.version])
-
-    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """Return the path of an object, or of the collection if ``name`` is empty (of all namespaces without one)."""
-        parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
-        if namespace:
-            parts += ["namespaces", namespace]
-        parts.append(self.plural)
-        if name:
-            parts.append(name)
-        if subresource:
-            parts.append(subresource)
-        return "".join("/" + _segment(part) for part in parts)
-
-
 class Passed(NamedTuple):
     """An answer as it came, whatever its status. ``content_type`` is without parameters, in lower case."""
 
@@ -122,19 +86,6 @@ class Passed(NamedTuple):
     reason: str
     content_type: str
     body: bytes
-
-
-SERVICES = Resource("", "v1", "services")
-CONFIG_MAPS = Resource("", "v1", "configmaps")
-NAMESPACES = Resource("", "v1", "namespaces")
-SECRETS = Resource("", "v1", "secrets")
-ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
-SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
-EVENTS = Resource("events.k8s.io", "v1", "events")
-LEASES = Resource("coordination.k8s.io", "v1", "leases")
-TOOLSET_CONFIGS = Resource("toolset.kubernaut.io", "v1alpha1", "toolsetconfigs")
-TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews")
-SUBJECT_ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews")
 
 
 class _Served(Struct):
@@ -517,12 +468,6 @@ class Watch:
                     raise StopAsyncIteration
                 self._pending.extend(self._lines.feed(chunk))
             return decode_event(self._pending.popleft())
-
-
-def _segment(text: str) -> str:
-    if text in (".", ".."):
-        raise ValueError(f"{text!r} cannot be a part of a path")
-    return quote(text, safe="")
 
 
 def _object_path(resource: Resource, key: ObjectKey, subresource: str = "") -> str:

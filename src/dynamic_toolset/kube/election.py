@@ -27,11 +27,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from dynamic_toolset.kube.client import LEASES, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.errors import ApiError, Conflict, ConnectionFailed, Invalid, KubernetesError, NotFound
 from dynamic_toolset.kube.objects import Lease, LeaseSpec, ObjectKey, micro_time
 from dynamic_toolset.kube.pulse import Pulse
 from dynamic_toolset.kube.reflector import Reflector, backoff, is_older, unchanged
+from dynamic_toolset.kube.resources import LEASES
 
 JITTER = 0.2
 """By how much of itself the time between two renewals may be longer, as in client-go."""

@@ -34,7 +34,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from dynamic_toolset.kube.client import EVENTS, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.errors import (
     ApiError,
     Conflict,
@@ -54,6 +54,7 @@ from dynamic_toolset.kube.objects import (
     ObjectReference,
     micro_time,
 )
+from dynamic_toolset.kube.resources import EVENTS
 
 SERIES_ENDS = 360.0
 """Seconds without another occurrence after which a series is over, as in client-go."""

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from dynamic_toolset.kube.answers import UNDECODABLE, Skipped, WatchEvent, identify
-from dynamic_toolset.kube.client import Client, Resource
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.errors import (
     ApiError,
     ConfigurationError,
@@ -30,6 +30,7 @@ from dynamic_toolset.kube.errors import (
 )
 from dynamic_toolset.kube.objects import ObjectKey, ObjectMeta
 from dynamic_toolset.kube.pulse import Pulse
+from dynamic_toolset.kube.resources import Resource
 
 BACKOFF_BASE = 0.2
 BACKOFF_CAP = 30.0

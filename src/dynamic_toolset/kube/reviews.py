@@ -8,7 +8,8 @@ kubernetes.io/docs/reference/kubernetes-api/authorization-resources/subject-acce
 
 from msgspec import Struct
 
-from dynamic_toolset.kube.client import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Client
+from dynamic_toolset.kube.client import Client
+from dynamic_toolset.kube.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 
 _NOBODY = ("", "system:anonymous")
 

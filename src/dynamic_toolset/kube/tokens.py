@@ -5,8 +5,9 @@ kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-reque
 
 from msgspec import Struct
 
-from dynamic_toolset.kube.client import SERVICE_ACCOUNTS, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.objects import ObjectKey
+from dynamic_toolset.kube.resources import SERVICE_ACCOUNTS
 
 LIFETIME = 600
 """Seconds for which a token is asked for: the shortest that the API server makes."""

@@ -10,10 +10,11 @@ from typing import Any
 from msgspec import Struct
 
 from dynamic_toolset import tracing
-from dynamic_toolset.kube.client import CONFIG_MAPS, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.errors import Conflict, NotFound
 from dynamic_toolset.kube.objects import ConfigMap, ObjectKey
 from dynamic_toolset.kube.reflector import Reflector, is_older
+from dynamic_toolset.kube.resources import CONFIG_MAPS
 from dynamic_toolset.model import Document
 from dynamic_toolset.publication import configmap
 from dynamic_toolset.publication.contest import Contest

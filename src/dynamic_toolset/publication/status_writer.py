@@ -8,12 +8,12 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from dynamic_toolset.kube.client import TOOLSET_CONFIGS, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.errors import Forbidden, KubernetesError, NotFound
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.publication.configmap import FIELD_MANAGER
 from dynamic_toolset.publication.status import means_the_same
-from dynamic_toolset.toolset_config import API_VERSION, KIND, Status, ToolsetConfig
+from dynamic_toolset.toolset_config import API_VERSION, KIND, TOOLSET_CONFIGS, Status, ToolsetConfig
 
 log = structlog.get_logger()
 

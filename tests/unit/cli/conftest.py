@@ -1,6 +1,5 @@
 """The command line, called as its entry point calls it, in this process."""
 
-import io
 import logging
 import signal
 import sys
@@ -12,8 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from dynamic_toolset.cli import main
-from tests.command import Ended
+from tests.command import Ended, called
 
 PROMETHEUS = """\
 apiVersion: v1
@@ -63,16 +61,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], res
     """
 
     def run(*arguments: str, stdin: str | bytes = b"") -> Ended:
-        data = stdin.encode() if isinstance(stdin, str) else stdin
-        monkeypatch.setattr("sys.argv", ["dynamic-toolset", *arguments])
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capsys.readouterr()
-        return Ended(status, said.out, said.err)
+        return called(monkeypatch, capsys, *arguments, stdin=stdin)
 
     return run
 

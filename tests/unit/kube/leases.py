@@ -14,10 +14,10 @@ import msgspec
 from msgspec import Raw
 
 from dynamic_toolset.kube.answers import Page, Skipped, WatchEvent
-from dynamic_toolset.kube.client import LEASES, Resource
 from dynamic_toolset.kube.election import Elector
 from dynamic_toolset.kube.errors import Conflict, ConnectionFailed, Invalid, InvalidAnswer, KubernetesError, NotFound
 from dynamic_toolset.kube.objects import Lease, ObjectKey
+from dynamic_toolset.kube.resources import LEASES, Resource
 
 KEY = ObjectKey("holmes", "toolset")
 MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from dynamic_toolset.kube import client as module
-from dynamic_toolset.kube.client import CONFIG_MAPS, NAMESPACES, SERVICES, Client, Resource, Watch
+from dynamic_toolset.kube.client import Client, Watch
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.kube.errors import (
     AnswerTooLong,
@@ -21,6 +21,7 @@ from dynamic_toolset.kube.errors import (
     Unauthorized,
 )
 from dynamic_toolset.kube.objects import ConfigMap, ObjectKey, Service
+from dynamic_toolset.kube.resources import CONFIG_MAPS, NAMESPACES, SERVICES, Resource
 from dynamic_toolset.kube.tokens import request_token
 from tests.unit.kube.fault_server import (
     FaultServer,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dynamic_toolset.kube.client import SERVICES, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import (
     TOKEN_LIFETIME,
     Connection,
@@ -23,6 +23,7 @@ from dynamic_toolset.kube.connection import (
 )
 from dynamic_toolset.kube.errors import ConfigurationError, ConnectionFailed
 from dynamic_toolset.kube.objects import Service
+from dynamic_toolset.kube.resources import SERVICES
 from tests.unit.kube.fault_server import TLS, FaultServer, server_context
 
 IN_A_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamic_toolset.kube import events
-from dynamic_toolset.kube.client import EVENTS, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.kube.errors import ConnectionFailed, api_error
 from dynamic_toolset.kube.events import ATTEMPTS, FOR_WARNINGS, MAX_QUEUED, Limit, Recorder, one_line
 from dynamic_toolset.kube.objects import Event, ObjectKey, ObjectReference
+from dynamic_toolset.kube.resources import EVENTS
 from tests.unit.kube.fault_server import FaultServer, answer, status
 from tests.virtual_time import virtual_time
 

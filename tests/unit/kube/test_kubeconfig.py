@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from dynamic_toolset.kube.client import SERVICES, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.kube.errors import ConfigurationError, ConnectionFailed
 from dynamic_toolset.kube.kubeconfig import connect
 from dynamic_toolset.kube.objects import ObjectMeta, Secret, Service
+from dynamic_toolset.kube.resources import SERVICES
 from tests.unit.kube.fault_server import TLS, FaultServer, server_context
 
 SECRET = "s3cr3t-value-that-nobody-may-see"

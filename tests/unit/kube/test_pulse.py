@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from dynamic_toolset.kube.client import LEASES
 from dynamic_toolset.kube.errors import ConnectionFailed, TooManyRequests
 from dynamic_toolset.kube.objects import Lease
 from dynamic_toolset.kube.pulse import Pulse
 from dynamic_toolset.kube.reflector import AT_MOST, Reflector, unchanged
+from dynamic_toolset.kube.resources import LEASES
 from tests.unit.kube.leases import KEY, Candidate, LeaseApi, Link, cancelled, now
 from tests.virtual_time import virtual_time
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamic_toolset.kube.answers import WatchEvent
-from dynamic_toolset.kube.client import SERVICES, Client
+from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.kube.objects import ObjectKey, Service
 from dynamic_toolset.kube.reflector import (
@@ -25,6 +25,7 @@ from dynamic_toolset.kube.reflector import (
     is_older,
     unchanged,
 )
+from dynamic_toolset.kube.resources import SERVICES
 from tests.unit.kube.fault_server import (
     FaultServer,
     bookmark,

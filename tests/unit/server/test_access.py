@@ -15,9 +15,9 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_toolset.kube.client import TOKEN_REVIEWS
 from dynamic_toolset.kube.errors import ConnectionFailed, TooManyRequests
 from dynamic_toolset.kube.errors import Forbidden as ApiForbidden
+from dynamic_toolset.kube.resources import TOKEN_REVIEWS
 from dynamic_toolset.server import access as module
 from dynamic_toolset.server.access import (
     ANONYMOUS,
