@@ -1,6 +1,7 @@
 """Settings that change while the service runs: file, catalog and ToolsetConfig, as a whole or not at all."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,6 +27,8 @@ from dynamic_toolset.model import Candidate, Health, Pass
 from dynamic_toolset.publication import status_writer
 from dynamic_toolset.sandbox import status
 from dynamic_toolset.sandbox.resources import CONFIG_MAPS, LEASES, TOOLSET_CONFIGS, Target
+from dynamic_toolset.server.source import Source
+from dynamic_toolset.server.telemetry import Telemetry
 from tests.integration.sandboxed import POLICY, QUICK, TARGET, Cluster, listed, until
 
 KIND = "ToolsetConfig"
@@ -107,6 +110,11 @@ class Live(Nobody):
 
     async def delete(self) -> None:
         await self.cluster.sandbox.delete(KIND, *TARGET)
+
+    async def withheld(self) -> list[str]:
+        """The reasons that ``diff`` gives for not writing what differs."""
+        found = json.loads(await Source(self.supervisor, Telemetry()).diff())
+        return [one["reason"] for one in found["withheld"]]
 
 
 Start = Callable[..., Awaitable[Live]]
@@ -370,6 +378,7 @@ async def test_a_start_with_a_wrong_resource_writes_nothing_until_it_is_right(st
     assert cluster.config_map is None
     assert live.told["phase"] == "Invalid"
     assert set(live.problems) == {"ResourceInvalid"}
+    assert await live.withheld() == ["ResourceInvalid"]
     await live.apply(namespaces={"exclude": ["elsewhere"]})
     await until(lambda: cluster.listed == {"a", "b"})
 

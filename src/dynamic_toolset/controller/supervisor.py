@@ -51,7 +51,7 @@ class Supervisor:
         self._lease = lease or lease_of(settings)
         self._next: Controller | None = None
         self._past: Statistics | None = None
-        self._unsettled = False
+        self.unsettled = False
         self._running = False
         self._decided_before = 0
         self._stopped = False
@@ -103,9 +103,9 @@ class Supervisor:
         ``unsettled`` which settings are to be in force, nothing is written.
         """
         differ = changed(self.settings, settings)
-        small = ADJUSTABLE.issuperset(differ) and (differ or unsettled != self._unsettled)
+        small = ADJUSTABLE.issuperset(differ) and (differ or unsettled != self.unsettled)
         stays = self._next is None and small and catalog == self._catalog
-        self.settings, self._catalog, self._unsettled = settings, catalog, unsettled
+        self.settings, self._catalog, self.unsettled = settings, catalog, unsettled
         self._decided_before = self.controller.passes if stays else 0
         if stays:
             self.controller.adjust(settings, unsettled=unsettled)
@@ -132,7 +132,7 @@ class Supervisor:
             observer=self._observer,
             lease=self._lease,
             notices=lambda: self.notices(),
-            unsettled=self._unsettled,
+            unsettled=self.unsettled,
         )
 
 

@@ -146,7 +146,9 @@ class Source:
         now, settings = self.supervisor.statistics(), self.supervisor.settings
         if not now.passes:
             raise Refusal(503, "nothing has been decided yet", headers={"Retry-After": "1"})
-        withheld = views.withheld(report, settings, leads=now.leads, holder=now.holder)
+        withheld = views.withheld(
+            report, settings, leads=now.leads, holder=now.holder, unsettled=self.supervisor.unsettled
+        )
         state = (report.documents, present, settings.config_map, withheld)
         if self._compared is None or self._compared[0] != state:
             found = await asyncio.to_thread(views.diff, report, present, settings.config_map, withheld)

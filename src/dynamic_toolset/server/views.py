@@ -167,6 +167,9 @@ _HOLDING = frozenset(
 )
 """The problems for which what is published stays as it is."""
 
+_UNSETTLING = frozenset({"ResourceInvalid", "ResourceUnknown"})
+"""The same while it is not known which settings are to be in force. Later the last good settings stay in force."""
+
 
 def diff(
     report: Report, present: ConfigMap | None, target: ConfigMapSettings, withheld: tuple[answers.ProblemItem, ...]
@@ -197,9 +200,14 @@ def _labels(present: ConfigMap | None, names: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
-def withheld(report: Report, settings: Settings, *, leads: bool, holder: str | None) -> tuple[answers.ProblemItem, ...]:
+def withheld(
+    report: Report, settings: Settings, *, leads: bool, holder: str | None, unsettled: bool = False
+) -> tuple[answers.ProblemItem, ...]:
     """Return why what differs is not written now."""
-    found = {one.reason: one.message for one in report.problems if one.reason in _HOLDING}
+    holding = _HOLDING | _UNSETTLING if unsettled else _HOLDING
+    found = {one.reason: one.message for one in report.problems if one.reason in holding}
+    if unsettled and _UNSETTLING.isdisjoint(found):  # the API is slow, which is no problem yet
+        found["ResourceUnknown"] = "whether a ToolsetConfig configures this instance is not known yet"
     if not leads:
         found["Standby"] = f"another instance leads, and writes: {holder}" if holder else "no instance leads at present"
     # The settings may be newer than the report.

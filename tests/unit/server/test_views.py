@@ -417,6 +417,24 @@ def test_why_nothing_is_written(
     assert all(one.message for one in found)
 
 
+@pytest.mark.parametrize(
+    ("problems", "unsettled", "reasons"),
+    [
+        (("ResourceInvalid",), True, ["ResourceInvalid"]),
+        (("ResourceInvalid",), False, []),  # what it said before stays in force, and is written
+        (("ResourceUnknown", "WatchFailing"), True, ["ResourceUnknown"]),
+        ((), True, ["ResourceUnknown"]),
+    ],
+)
+def test_nothing_is_written_while_it_is_not_known_which_settings_are_to_be_in_force(
+    problems: tuple[str, ...], unsettled: bool, reasons: list[str]
+) -> None:
+    wrong = Report({}, (), (), tuple(Problem(reason, f"{reason}, in words") for reason in problems), published=False)
+    found = views.withheld(wrong, Settings(), leads=True, holder="me", unsettled=unsettled)
+    assert [one.reason for one in found] == reasons
+    assert all(one.message for one in found)
+
+
 def test_how_many_services_there_are_of_which_kind() -> None:
     decisions = {A: taken(A), B: taken(B), C: IGNORED}
     counts = views.counts(report(decisions, {B: UNHEALTHY}, held=[B]))
