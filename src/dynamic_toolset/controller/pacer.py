@@ -10,7 +10,7 @@ class Pacer:
 
     One change of a person comes as two events, the Service's and then the verdict of its first check; so the first
     two looks of a burst are free. From then on the time between two looks is 100 ms, doubling to 5 s. A burst is
-    over when nothing came for half a second, and for twice the time that the next look would have to wait.
+    over when nothing came for half a second, and for as long as the next look would have to wait.
 
     ``free`` and ``longest`` are for who needs other figures than these.
     """
@@ -52,7 +52,7 @@ class Pacer:
         """Return when it is time to look."""
         await self._changed.wait()
         now = asyncio.get_running_loop().time()
-        if now - self._last > max(self.QUIET, 2 * self._pause(max(self._looks, self._free))):
+        if now - self._last > max(self.QUIET, self._pause(max(self._looks, self._free))):
             self._looks = 0
         if self._looks >= self._free:
             with contextlib.suppress(TimeoutError):

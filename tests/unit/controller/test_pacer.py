@@ -64,6 +64,21 @@ async def test_while_changes_keep_coming_the_pauses_double_up_to_five_seconds() 
     assert max(pauses) == 5.0
 
 
+@virtual_time
+async def test_a_change_now_and_then_does_not_keep_a_storm_going() -> None:
+    pacer = Pacer()
+    for _ in range(12):
+        pacer.notify()
+        await pacer.wait()
+    for _ in range(3):
+        await asyncio.sleep(6)
+        for _ in range(2):  # the change, and the verdict
+            changed = now()
+            pacer.notify()
+            await pacer.wait()
+            assert now() == changed
+
+
 @pytest.mark.parametrize("every", [0.001, 0.05, 0.3])
 def test_a_storm_costs_a_bounded_number_of_looks_and_its_last_change_is_seen(every: float) -> None:
     @virtual_time
