@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from dynamic_toolset.sandbox.resources import CONFIG_MAPS, LEASES, TOOLSET_CONFI
 from dynamic_toolset.server.source import Source
 from dynamic_toolset.server.telemetry import Telemetry
 from tests.integration.sandboxed import POLICY, QUICK, TARGET, Cluster, listed, until
+from tests.unit.health.backends import Certificate, serving, text
 
 KIND = "ToolsetConfig"
 SHARED: dict[str, Any] = {"healthCheck": QUICK, "policy": POLICY}
@@ -212,12 +214,42 @@ async def test_who_writes_a_file_in_two_halves_is_waited_for(live: Live) -> None
     assert live.supervisor.controller is controller
 
 
+async def test_a_ca_file_that_is_replaced_counts_at_once_and_one_that_is_broken_changes_nothing(
+    live: Live, cluster: Cluster, tmp_path: Path
+) -> None:
+    theirs, ours = (tmp_path / name for name in ("theirs", "ours"))
+    for folder in (theirs, ours):
+        folder.mkdir()
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(Certificate(theirs).file.read_bytes())
+    certificate = Certificate(ours, "DNS:secure.shop.svc.cluster.local")
+    live.write(healthCheck=SHARED["healthCheck"] | {"caFile": str(trusted)})
+    await until(lambda: live.settings.health_check.ca_file)
+    async with serving(text("at your service"), tls=certificate.server) as port:
+        await cluster.add_service("secure", SimpleNamespace(kind="custom", port=port), scheme="https")
+        await until(lambda: "certificate not trusted" in live.verdict_of("secure"))
+        with capture_logs() as logs:
+            trusted.write_bytes(certificate.file.read_bytes())
+            await until(lambda: cluster.listed == {"a", "b", "secure"})
+            trusted.write_text("half a certi")
+            await until(lambda: "no certificates in PEM" in live.problems.get("SettingsInvalid", ""))
+            live.write(healthCheck=SHARED["healthCheck"] | {"caFile": str(trusted), "failureThreshold": 1})
+            await live.apply(healthCheck={"interval": "10s"})  # a new controller: it knows what was trusted before
+            await until(lambda: live.settings.health_check.interval == "10s")
+            assert await until(lambda: live.verdict_of("secure")) == "answers (HTTP 200)"
+            assert cluster.listed == {"a", "b", "secure"}
+            trusted.write_bytes(certificate.file.read_bytes())
+            await until(lambda: "SettingsInvalid" not in live.problems)
+    assert ("healthCheck.caFile",) in [one["changed"] for one in logs if one["event"] == "settings_changed"]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason", "told"),
     [
         ({"healthCheck": {"timeout": "soon"}}, "SettingsInvalid", "healthCheck.timeout: expected a duration"),
         ({"catalogFolder": "/nowhere"}, "CatalogInvalid", "/nowhere"),
         ({"policy": {"trustedTypes": ["grafanna"]}}, "SettingsInvalid", "grafanna"),
+        ({"healthCheck": {"caFile": "/nowhere.pem"}}, "SettingsInvalid", "healthCheck.caFile /nowhere.pem: No such"),
     ],
 )
 async def test_a_wrong_file_changes_nothing_and_is_told_until_it_is_right(

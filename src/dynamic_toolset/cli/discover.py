@@ -24,7 +24,7 @@ def run(
     output: str, config: Path | None, assignments: Sequence[str], kubeconfig: str | None, context: str | None
 ) -> None:
     """Show every Service that is, or wants to be, a backend."""
-    setup = prepare(config, assignments)
+    setup = prepare(config, assignments, checks=True)
     connection = discover(kubeconfig, context)
     if sys.stderr.isatty():
         print(f"Looking at the Services of {connection.server} and checking the candidates ...", file=sys.stderr)

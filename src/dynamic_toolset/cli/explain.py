@@ -41,7 +41,7 @@ def run_live(
     context: str | None,
 ) -> None:
     """Explain one Service of the cluster, with a check of its health. Exit status 1 if there is none of that name."""
-    setup = prepare(config, assignments)
+    setup = prepare(config, assignments, checks=True)
     key = ServiceKey(*service)
     connection = discover(kubeconfig, context)
     # All Services, because one may be left out in favour of others, of other namespaces too.

@@ -90,8 +90,11 @@ class _Service:
         async with Client(connection) as client:
             telemetry = Telemetry()
             observers = Several(telemetry)
-            supervisor = Supervisor(client, self._settings, self._basis.catalog, observer=observers)
-            configuration = Configuration(self._sources, self._basis, supervisor, client)
+            basis = self._basis
+            supervisor = Supervisor(
+                client, self._settings, basis.catalog, observer=observers, authorities=basis.authorities
+            )
+            configuration = Configuration(self._sources, basis, supervisor, client)
             status = ResourceStatus(client, supervisor, configuration)
             outcomes = Outcomes(telemetry.metrics.recorded)
             recorder = Recorder(client, configmap.FIELD_MANAGER, socket.gethostname(), on_outcome=outcomes)

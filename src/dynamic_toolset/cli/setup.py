@@ -20,6 +20,9 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in NO_SETTINGS}
 
 
-def prepare(config: Path | None, assignments: Iterable[str]) -> Setup:
-    """Read settings (file, environment, ``--set``) and catalog. Raises SettingsError and CatalogError."""
-    return Sources(config, environment(), assignments).read().under(None)
+def prepare(config: Path | None, assignments: Iterable[str], *, checks: bool = False) -> Setup:
+    """Read settings (file, environment, ``--set``) and catalog, for a command that ``checks`` backends or does not.
+
+    Raises SettingsError and CatalogError.
+    """
+    return Sources(config, environment(), assignments).read(authorities=checks).under(None)

@@ -65,7 +65,7 @@ async def survey(connection: Connection, setup: Setup, *, only: ServiceKey | Non
             for key, decision in decisions.items()
             if decision.candidate and (decision.outcome is Outcome.CANDIDATE if only is None else key == only)
         }
-        health, problem = await _checked(client, candidates, setup.settings)
+        health, problem = await _checked(client, candidates, setup)
         return Survey(decisions, health, found.skipped, problem)
 
 
@@ -84,11 +84,11 @@ async def _namespace_labels(client: Client) -> dict[str, Mapping[str, str]]:
 
 
 async def _checked(
-    client: Client, candidates: Mapping[ServiceKey, Candidate], settings: Settings
+    client: Client, candidates: Mapping[ServiceKey, Candidate], setup: Setup
 ) -> tuple[dict[ServiceKey, Health], str | None]:
-    how = settings.health_check
-    guard = Guard(settings.policy.allowed_ranges, settings.policy.refused_ranges)
-    async with Probe(how, guard) as probe:
+    how, policy = setup.settings.health_check, setup.settings.policy
+    guard = Guard(policy.allowed_ranges, policy.refused_ranges)
+    async with Probe(how, guard, setup.authorities) as probe:
         readiness = Readiness(client, guard, api_server=dialled(client.server))
         checker = Checker(probe, how, known=readiness.known)
         readiness.update(candidates)

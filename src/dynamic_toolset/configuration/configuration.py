@@ -25,7 +25,6 @@ from dynamic_toolset.model import Problem
 from dynamic_toolset.settings import (
     Resource,
     SettingsError,
-    changed,
     counts_from_start,
     leaves,
     needs_restart,
@@ -156,10 +155,7 @@ class Configuration:
         if failure is not None:
             raise failure
         restart = self._restart_needed()
-        differ = {*changed(before.settings, self.setup.settings), *restart}
-        if before.catalog != self.setup.catalog:
-            differ.add("catalogFolder")
-        return Change(tuple(path for path, _ in leaves() if path in differ), restart)
+        return Change(before.changes(self.setup, *restart), restart)
 
     # --- What the process brings -------------------------------------------------------------------------------------
 
@@ -271,11 +267,9 @@ class Configuration:
     def _put_in_force(self, new: Setup) -> None:
         old, self.setup = self.setup, new
         was_unsettled, self._unsettled = self._unsettled, not self._choice.certain
-        differ = changed(old.settings, new.settings)
-        if old.catalog != new.catalog and "catalogFolder" not in differ:
-            differ = (*differ, "catalogFolder")
+        differ = old.changes(new)
         if differ or was_unsettled != self._unsettled:
-            self._supervisor.replace(new.settings, new.catalog, unsettled=self._unsettled)
+            self._supervisor.replace(new.settings, new.catalog, unsettled=self._unsettled, authorities=new.authorities)
         if differ:
             log.info("settings_changed", changed=differ, toolset_config=self._choice.resource is not None)
         before, after = (f"{one.namespace}/{one.name}" for one in (old.settings.config_map, new.settings.config_map))
@@ -295,7 +289,7 @@ class Configuration:
             leader_election=start.settings.leader_election,
             server=start.settings.server,
         )
-        return Setup(settings, setup.catalog, sources)
+        return Setup(settings, setup.catalog, sources, setup.authorities)
 
 
 _PLACE = ("name", "namespace")

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from dynamic_toolset.discovery.catalog import Catalog, load_catalog
 from dynamic_toolset.discovery.policy import unknown_types
+from dynamic_toolset.health.trust import read_authorities
 from dynamic_toolset.settings import (
     Content,
     Loaded,
@@ -17,6 +18,7 @@ from dynamic_toolset.settings import (
     Settings,
     SettingsError,
     Source,
+    changed,
     layered,
     leaves,
     read_file,
@@ -24,11 +26,21 @@ from dynamic_toolset.settings import (
 
 
 class Setup(NamedTuple):
-    """The settings, the catalog that they name, and the source of each setting by its path."""
+    """The settings, the catalog that they name, the source of each setting by its path, and what the CA file holds."""
 
     settings: Settings
     catalog: Catalog
     sources: Mapping[str, Source]
+    authorities: str = ""
+
+    def changes(self, new: "Setup", *besides: str) -> tuple[str, ...]:
+        """Return the paths of the settings that differ, or of which what they name does, and of those ``besides``."""
+        differ = {*changed(self.settings, new.settings), *besides}
+        if self.catalog != new.catalog:
+            differ.add("catalogFolder")
+        if self.authorities != new.authorities:
+            differ.add("healthCheck.caFile")
+        return tuple(path for path, _ in leaves() if path in differ)
 
 
 class Basis(Struct, frozen=True):
@@ -39,18 +51,19 @@ class Basis(Struct, frozen=True):
     assignments: tuple[str, ...]
     catalog: Catalog
     alone: Loaded
+    authorities: str = ""
 
     def under(self, resource: Resource | None) -> Setup:
         """Return what comes of it with a ToolsetConfig on top of the file. Raises SettingsError."""
         if resource is None:
-            return Setup(self.alone.settings, self.catalog, self.alone.sources)
+            return Setup(self.alone.settings, self.catalog, self.alone.sources, self.authorities)
         loaded = layered(self.content, self.environ, self.assignments, resource=resource)
         _check_types(loaded.settings, self.catalog)
-        return Setup(loaded.settings, self.catalog, loaded.sources)
+        return Setup(loaded.settings, self.catalog, loaded.sources, self.authorities)
 
 
 class Sources:
-    """Reads file, environment, options and catalog, and knows whether file or catalog may say something else since.
+    """Reads file, environment, options, catalog and CA file, and knows whether one may say something else since.
 
     To ask that takes some microseconds for each file: it is done without a thread, often, and for ever.
     """
@@ -62,28 +75,35 @@ class Sources:
         self._environ = environ or {}
         self._assignments = tuple(assignments)
         self._folder: Path | None = None
-        self._seen: Signature = ((), ())
+        self._ca_file: Path | None = None
+        self._seen: Signature = ((), (), ())
 
-    def read(self) -> Basis:
-        """Read all of it, whole or not at all. Raises SettingsError and CatalogError."""
+    def read(self, *, authorities: bool = True) -> Basis:
+        """Read all of it, whole or not at all. Raises SettingsError and CatalogError.
+
+        Who checks nothing needs no ``authorities``: the CA file of a Pod is seldom where its settings are looked at.
+        """
         # What is read is looked at before, so that what changes meanwhile is read again.
         self._seen = self._signature()
         content = None if self.file is None else read_file(self.file)
         alone = layered(content, self._environ, self._assignments)
         folder = alone.settings.catalog_folder
         self._folder = Path(folder) if folder else None
-        self._seen = (self._seen[0], _marks_of(self._folder))
+        how = alone.settings.health_check
+        self._ca_file = Path(how.ca_file) if how.ca_file else None
+        self._seen = (self._seen[0], *self._signature()[1:])
         catalog = load_catalog(self._folder)
         _check_types(alone.settings, catalog)
-        return Basis(content, self._environ, self._assignments, catalog, alone)
+        trusted = read_authorities(how) if authorities else ""
+        return Basis(content, self._environ, self._assignments, catalog, alone, trusted)
 
     def look(self) -> "Signature | None":
-        """Return what file and folder look like, if that is different from when they were read; otherwise None."""
+        """Return what all of it looks like, if that is different from when it was read; otherwise None."""
         found = self._signature()
         return None if found == self._seen else found
 
     def _signature(self) -> "Signature":
-        return (() if self.file is None else (_mark(self.file),), _marks_of(self._folder))
+        return (_marks(self.file), _marks_of(self._folder), _marks(self._ca_file))
 
 
 class Fixed(Sources):
@@ -94,15 +114,15 @@ class Fixed(Sources):
         alone = Loaded(settings, dict.fromkeys(dict(leaves()), Source("default")))
         self._basis = Basis(Content("", msgspec.to_builtins(settings)), {}, (), catalog, alone)
 
-    def read(self) -> Basis:
+    def read(self, *, authorities: bool = True) -> Basis:  # noqa: ARG002 - there are none
         return self._basis
 
 
 Mark = tuple[str, int, int, int]
 """What tells a file from another one in its place: its path past all links, modification time (ns), inode, size."""
 
-Signature = tuple[tuple[Mark, ...], tuple[Mark, ...]]
-"""The marks of the file, and of the folder and what is in it."""
+Signature = tuple[tuple[Mark, ...], tuple[Mark, ...], tuple[Mark, ...]]
+"""The marks of the file, of the folder and what is in it, and of the CA file."""
 
 
 def _mark(path: Path) -> Mark:
@@ -112,6 +132,10 @@ def _mark(path: Path) -> Mark:
         return (str(path), 0, 0, 0)
     # A mounted ConfigMap is swapped by one link to a folder, of which the file is not even aware.
     return (os.path.realpath(path), found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+def _marks(file: Path | None) -> tuple[Mark, ...]:
+    return () if file is None else (_mark(file),)
 
 
 def _marks_of(folder: Path | None) -> tuple[Mark, ...]:

@@ -80,7 +80,7 @@ class Controller:
 
     ``observer`` is told of each pass and each check. ``lease`` is the one that it stands for, by default the one that
     goes with ``settings``. ``notices`` says what else is a problem. While it is ``unsettled`` which settings are
-    to be in force, nothing is written.
+    to be in force, nothing is written. ``authorities`` are trusted besides the system's when backends are checked.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Controller:
         lease: ObjectKey | None = None,
         notices: Callable[[], Iterable[Problem]] = tuple,
         unsettled: bool = False,
+        authorities: str = "",
     ) -> None:
         self._settings = settings
         self._notices = notices
@@ -120,7 +121,7 @@ class Controller:
             protect=self._readiness.protect,
             known=self._readiness.known,
         )
-        self._probe = Probe(settings.health_check, guard)
+        self._probe = Probe(settings.health_check, guard, authorities)
         self._checker = Checker(
             self._probe,
             settings.health_check,

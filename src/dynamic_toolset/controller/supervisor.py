@@ -44,9 +44,11 @@ class Supervisor:
         *,
         observer: Observer | None = None,
         lease: ObjectKey | None = None,
+        authorities: str = "",
     ) -> None:
         self._client = client
         self._catalog = catalog
+        self._authorities = authorities
         self._observer = observer
         self._lease = lease or lease_of(settings)
         self._next: Controller | None = None
@@ -96,7 +98,7 @@ class Supervisor:
         """Return whether each loop makes progress, which it does though the API is away."""
         return (*self.controller.loops(), *map(loop_of, self.others().items()))
 
-    def replace(self, settings: Settings, catalog: Catalog, *, unsettled: bool = False) -> None:
+    def replace(self, settings: Settings, catalog: Catalog, *, unsettled: bool = False, authorities: str = "") -> None:
         """Let a controller with these settings take over, once what the present one is writing has ended.
 
         Where only such settings differ that a controller at work can take over, the present one stays. While it is
@@ -104,8 +106,10 @@ class Supervisor:
         """
         differ = changed(self.settings, settings)
         small = ADJUSTABLE.issuperset(differ) and (differ or unsettled != self.unsettled)
-        stays = self._next is None and small and catalog == self._catalog
-        self.settings, self._catalog, self.unsettled = settings, catalog, unsettled
+        same = catalog == self._catalog and authorities == self._authorities
+        stays = self._next is None and small and same
+        self.settings, self.unsettled = settings, unsettled
+        self._catalog, self._authorities = catalog, authorities
         self._decided_before = self.controller.passes if stays else 0
         if stays:
             self.controller.adjust(settings, unsettled=unsettled)
@@ -133,6 +137,7 @@ class Supervisor:
             lease=self._lease,
             notices=lambda: self.notices(),
             unsettled=self.unsettled,
+            authorities=self._authorities,
         )
 
 

@@ -27,8 +27,9 @@ from dynamic_toolset.health.guard import Guard
 from dynamic_toolset.health.identity import Answer, mismatch
 from dynamic_toolset.health.reasons import Failed
 from dynamic_toolset.health.shares import Shares
+from dynamic_toolset.health.trust import trust
 from dynamic_toolset.model import Candidate, Endpoint, Health, Identity, Verdict
-from dynamic_toolset.settings import HealthCheckSettings, SettingsError, seconds
+from dynamic_toolset.settings import HealthCheckSettings, seconds
 
 MAX_BODY_BYTES = 256 * 1024
 """What is read of an answer. An Alertmanager's status holds its whole configuration, a VictoriaMetrics' metrics come to
@@ -88,16 +89,15 @@ class Probe:
     If checks are not ``enabled``, no backend is asked anything, and each is UNASKED, a healthy one. Names are looked up
     all the same: the guard still refuses an address that must not be published.
 
-    Raises SettingsError for a CA file that cannot be used.
+    ``authorities`` are the certificates that are trusted besides the system's, see ``read_authorities``.
     """
 
-    def __init__(self, settings: HealthCheckSettings, guard: Guard) -> None:
+    def __init__(self, settings: HealthCheckSettings, guard: Guard, authorities: str = "") -> None:
         self._guard = guard
         self._settings = settings
+        self._authorities = authorities
         self._timeout = seconds(settings.timeout)
         self._long_bodies = Shares(LONG_BODIES, _LONG_BODY_GRACE)
-        if settings.ca_file is not None:
-            _ = self._tls  # a file that cannot be used is a wrong setting, not a backend's failure
 
     async def __aenter__(self) -> Self:
         self._names = ThreadPoolExecutor(_NAME_LOOKUPS, thread_name_prefix="name-lookup")
@@ -149,7 +149,7 @@ class Probe:
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         """What certificates are verified with. Made when it is first needed: reading the system's takes 50 ms."""
-        return _tls(self._settings)
+        return trust(self._settings, self._authorities)
 
     async def _addresses(self, endpoint: Endpoint) -> list[str]:
         """Return the addresses to dial. The guard lets all pass: a name that also leads to loopback is an attack."""
@@ -346,28 +346,6 @@ def _authority(endpoint: Endpoint) -> str:
     """Return the Host header: the port is left out where it is the scheme's own (RFC 9110, section 7.2)."""
     authority = endpoint.origin.partition("://")[2]
     return authority.removesuffix({"http": ":80", "https": ":443"}[endpoint.scheme])
-
-
-def _tls(settings: HealthCheckSettings) -> ssl.SSLContext:
-    """Return what certificates are verified with.
-
-    Nor is the server's choice of key exchange trusted: a handshake in the group ffdhe8192 would cost us 240 ms of
-    computing, in P-256 it costs one. That every TLS 1.3 server has (RFC 8446, section 9.1).
-    """
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!SHA1")  # for TLS 1.2
-    context.set_ecdh_curve("prime256v1")
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    if not settings.verify_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif settings.ca_file is not None:
-        try:
-            context.load_verify_locations(settings.ca_file)
-        except OSError as error:  # ssl.SSLError, for a file that holds no certificate, is one
-            raise SettingsError(f"healthCheck.caFile {settings.ca_file}: {error.strerror or error}") from None
-    return context
 
 
 def _mismatch(wanted: Iterable[Identity], answer: Answer) -> str | None:

@@ -51,7 +51,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "healthCheck.concurrency": "Checks that may run at the same time.",
         "healthCheck.verifyTls": "`false`: a certificate need not be trusted, by the check nor by the agent "
         "(`verify_ssl: false`).",
-        "healthCheck.caFile": "Certificates that are trusted besides, PEM.",
+        "healthCheck.caFile": "A file of certificates that are trusted besides, PEM.",
         "massFailure": "When many published services fail at once, none is taken out for a while.",
         "massFailure.window": "Services that turn unhealthy within this time turned so together.",
         "massFailure.hold": "How long a mass failure takes nothing out; `0s` switches that off.",

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from dynamic_toolset.health import probe as probing
 from dynamic_toolset.health.guard import Guard
 from dynamic_toolset.health.probe import MAX_BODY_BYTES, SHORT_BODY_BYTES, Probe
+from dynamic_toolset.health.trust import read_authorities
 from dynamic_toolset.model import Candidate, Health, HealthCheck, Identity, Verdict
-from dynamic_toolset.settings import HealthCheckSettings, SettingsError
+from dynamic_toolset.settings import HealthCheckSettings
 from tests.unit.health.backends import Certificate, Handler, Talk, repeating, saying, serving, talking, text
 from tests.unit.health.candidates import PROMETHEUS, candidate
 
@@ -790,7 +791,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 async def health_over_tls(certificate: Certificate, how: HealthCheckSettings, **rest: Any) -> Health:
-    async with serving(prometheus, tls=certificate.server) as port, Probe(how, LOOPBACK) as probe:
+    async with (
+        serving(prometheus, tls=certificate.server) as port,
+        Probe(how, LOOPBACK, read_authorities(how)) as probe,
+    ):
         return await probe(at(port, scheme="https", **rest))
 
 
@@ -882,15 +886,6 @@ async def test_a_key_exchange_that_costs_us_much_is_not_made(certificate: Certif
         ):
             health = await probe(at(port, scheme="https"))
         assert health.reason.startswith("TLS failed: ")
-
-
-@pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_ca_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
-    file = tmp_path / "ca.pem"
-    if content is not None:
-        file.write_text(content)
-    with pytest.raises(SettingsError, match=r"healthCheck\.caFile .*ca\.pem"):
-        Probe(HealthCheckSettings(ca_file=str(file)), LOOPBACK)
 
 
 # --- Streams and sessions -------------------------------------------------------------------------------------------
