@@ -99,6 +99,12 @@ async def test_discover_as_yaml_says_the_same(scenario: Scenario, command: Comma
     assert yaml.safe_load(as_yaml.out) == as_json.json
 
 
+async def test_discover_says_that_it_looks_at_one_cluster_of_several(scenario: Scenario, command: Command) -> None:
+    ended = await command("discover", "--set", "clusters=[{name: eu, secret: eu}, {name: us, secret: us}]")
+    assert ended.status == 0
+    assert ended.err.startswith("warning: only this cluster is looked at, and not eu, us: ")
+
+
 async def test_discover_as_a_table_keeps_a_row_on_a_line_in_a_pipe(scenario: Scenario, command: Command) -> None:
     ended = await command("discover")
     header, *rows, empty, summary = ended.out.splitlines()

@@ -31,6 +31,10 @@ def run(
     found = asyncio.run(survey(connection, setup))
     for skipped in found.skipped:
         print(f"warning: Service {skipped.key or '(unnamed)'} cannot be read: {skipped.error}", file=sys.stderr)
+    if setup.settings.clusters:
+        others = ", ".join(cluster.name for cluster in setup.settings.clusters)
+        told = "dynamic-toolset get services shows what the running service sees of it"
+        print(f"warning: only this cluster is looked at, and not {others}: {told}", file=sys.stderr)
     if found.problem:
         print(f"warning: {printable(found.problem)}", file=sys.stderr)
     rows = [
