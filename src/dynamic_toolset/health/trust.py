@@ -14,7 +14,7 @@ def read_authorities(settings: HealthCheckSettings) -> str:
 
     Raises SettingsError for a file that cannot be read, or holds no certificate.
     """
-    if settings.ca_file is None or not settings.verify_tls:
+    if not settings.ca_file or not settings.verify_tls:
         return ""
     name = f"healthCheck.caFile {settings.ca_file}"
     try:

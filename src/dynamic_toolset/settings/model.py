@@ -36,6 +36,8 @@ NamespacePattern = Annotated[
 """The name of a namespace, in which ``*`` stands for any text; with ``CLUSTER/`` before it, of another cluster."""
 HostPattern = Annotated[str, Meta(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")]
 """A host name, or ``*.`` and a domain for every name below it."""
+FilePath = Annotated[str, Meta(pattern=r"^[^\x00]*\Z", max_length=4095)]
+"""The path of a file or folder, as long as Linux takes one (limits.h, PATH_MAX); empty where there is none."""
 Origin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.\-\[\]:]+\Z")]
 """An origin as browsers send it (RFC 6454): scheme, host and port, without a slash at the end."""
 
@@ -152,7 +154,7 @@ class HealthCheckSettings(_Settings, frozen=True):
     failure_threshold: Annotated[int, Meta(ge=1, le=20)] = 3
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 512
     verify_tls: bool = True
-    ca_file: str | None = None
+    ca_file: FilePath | None = None
 
     def _contradictions(self) -> Iterator[Contradiction]:
         if seconds(self.timeout) < 1:
@@ -300,8 +302,8 @@ class ToolsetSettings(_Settings, frozen=True):
 class TlsFiles(_Settings, frozen=True):
     """A certificate with its chain, and its key, PEM. Both are read again when the files change."""
 
-    cert_file: str | None = None
-    key_file: str | None = None
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
 
     def _contradictions(self) -> Iterator[Contradiction]:
         if (self.cert_file is None) != (self.key_file is None):
@@ -361,7 +363,7 @@ class Settings(_Settings, frozen=True):
     cluster_domain: DnsName = "cluster.local"
     endpoint_host: Literal["dns", "clusterIP"] = "dns"
     require_annotations: bool = False
-    catalog_folder: str | None = None
+    catalog_folder: FilePath | None = None
     namespaces: Namespaces = Namespaces()
     selector: Selector = ""
     service_types: dict[DnsLabel, ServiceTypeSettings] = {}

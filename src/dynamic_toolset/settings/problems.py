@@ -19,6 +19,7 @@ _IN_WORDS = {
     "^([a-z0-9*]([-a-z0-9*]{0,61}[a-z0-9*])?/)?": "the name of a namespace, in which * stands for any text",
     "^([a-z0-9][-.a-z0-9]{0,252}/)?": "the name of a label or an annotation",
     "^([A-Za-z0-9]([-._A": "the value of a label",
+    "^[^\\x00]": "the path of a file or folder",
     "^https?://": "an origin such as https://dash.example.com, without a slash at the end",
     "^(\\*\\.)?": "a host name such as grafana.example.com, or *.example.com",
 }

@@ -65,3 +65,4 @@ def test_a_folder_is_no_ca_file(file: Path) -> None:
 def test_who_verifies_nothing_needs_no_file(file: Path) -> None:
     assert read_authorities(reading(file, verify=False)) == ""
     assert read_authorities(HealthCheckSettings()) == ""
+    assert read_authorities(HealthCheckSettings(ca_file="")) == ""

@@ -143,6 +143,13 @@ from dynamic_toolset.strict_yaml import MAX_MISTAKES
                 "server: shutdownDeadline must be longer than shutdownDelay",
             ],
         ),
+        (
+            {"catalogFolder": "/etc\0", "healthCheck": {"caFile": "a" * 5000}},
+            [
+                "catalogFolder: expected the path of a file or folder",
+                "healthCheck.caFile: expected `str` of length <= 4095",
+            ],
+        ),
         ({"endpointHost": "\ud800"}, ["endpointHost: the text contains half of a surrogate pair"]),
         ({"endpointHost": "\x1b[2J" + "x" * 500}, ["endpointHost: invalid enum value '\\x1b[2Jxxx"]),
         ({"x\ny\ud800": 1}, ["x y?: unknown field `x y?`; there are"]),
