@@ -48,7 +48,7 @@ _SETTINGS = {
     "policy": {"allowedRanges": ["127.0.0.0/8"]},
     "healthCheck": {"interval": "1s", "timeout": "5s", "failureThreshold": 2},
     "massFailure": {"hold": "0s"},  # a machine that is busy is no network that is down
-    "leaderElection": {"leaseDuration": "3s", "renewDeadline": "2s", "retryPeriod": "500ms"},
+    "leaderElection": {"leaseDuration": "8s", "renewDeadline": "6s", "retryPeriod": "500ms"},
 }
 _SERVER = {"port": 0, "metricsPort": 0, "shutdownDelay": "0s", "rateLimit": 100_000}
 
