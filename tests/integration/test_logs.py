@@ -53,9 +53,11 @@ async def test_at_rest_there_is_no_line(sandbox: Sandbox, cluster: Cluster, tmp_
                         assert answer.status == 200, await answer.text()
                 host, port = serving["api"].removeprefix("http://").split(":")
                 reader, writer = await asyncio.open_connection(host, int(port))
-                writer.write(b"no such thing\r\n\r\n")
-                await reader.read()
-                writer.close()
+                try:
+                    writer.write(b"no such thing\r\n\r\n")
+                    await reader.read()
+                finally:  # one that is left open is an error of whichever test comes after it
+                    writer.close()
                 await asyncio.sleep(0.1)
 
         asking = asyncio.create_task(ask())
@@ -63,6 +65,7 @@ async def test_at_rest_there_is_no_line(sandbox: Sandbox, cluster: Cluster, tmp_
         await until(lambda: bad.requests.total() > before)
         assert not asking.done()
         asking.cancel()
+        await asyncio.wait([asking])
 
 
 async def test_a_request_is_one_line_with_its_id(sandbox: Sandbox, cluster: Cluster, tmp_path: Path) -> None:
