@@ -4,12 +4,13 @@ import os
 from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.cluster.cache import Missing
 
-# Time is no property of the code under test here, and the machine is shared.
-settings.register_profile("project", deadline=None)
+# Time is no property of the code under test here, nor of what makes the examples, and the machine is shared: it may
+# stand still for longer than Hypothesis grants to the first ten of them.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
 

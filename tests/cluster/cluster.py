@@ -9,6 +9,7 @@ import csv
 import errno
 import ipaddress
 import json
+import random
 import secrets
 import shutil
 import signal
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -135,7 +136,7 @@ class Cluster:
     def _start(self) -> None:
         if self._data:
             shutil.copytree(self._data / "etcd", self._etcd_data)
-        self._ports = _free_ports("etcd", "etcd-peer", "kube-apiserver", "coredns-ready")
+        self._ports = free_ports("etcd", "etcd-peer", "kube-apiserver", "coredns-ready")
         self.url = f"https://127.0.0.1:{self._ports['kube-apiserver']}"
         self._write_configuration()
         self._start_etcd()
@@ -488,11 +489,24 @@ def _expect(answer: Answer, request: str, *statuses: int) -> Any:
     return answer.json
 
 
-def _free_ports(*names: str) -> dict[str, int]:
-    """Return a free port for each name. All are held until the last is found, so that they differ."""
+def free_ports(*names: str) -> dict[str, int]:
+    """Return a free port for each name. All are held until the last is found, so that they differ.
+
+    It is none of those that the kernel hands out to whoever does not care. Such a one may be somebody's by the time
+    that a server listens on it, or listens again.
+    """
+    first_of_the_kernels = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ours = range(10_000, first_of_the_kernels)
+    numbers = random.sample(ours, min(len(ours), 1000)) if len(ours) > 100 else [0] * len(names)
+    found: dict[str, int] = {}
     with ExitStack() as held:
-        sockets = {name: held.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
-        return {name: listener.getsockname()[1] for name, listener in sockets.items()}
+        for number in numbers:
+            if len(found) == len(names):
+                break
+            with suppress(OSError):
+                listener = held.enter_context(socket.create_server(("127.0.0.1", number)))
+                found[names[len(found)]] = listener.getsockname()[1]
+    return found
 
 
 def _check_dns_port(address: str) -> None:

@@ -50,6 +50,6 @@ def request(
 def answers(url: str, tls: ssl.SSLContext | None = None) -> bool:
     """Return whether a GET is answered with 200 now."""
     try:
-        return request("GET", url, tls=tls, timeout=2).status == 200
+        return request("GET", url, tls=tls).status == 200
     except OSError:
         return False

@@ -187,7 +187,7 @@ def test_etcd_can_hang_and_can_be_gone_and_comes_back_with_its_objects(
             return False
 
     for without_data in (cluster.with_hanging_etcd, cluster.without_etcd):
-        assert is_there()
+        eventually(is_there)
         with without_data():
             assert not is_there()
         eventually(is_there, within=30)

@@ -14,12 +14,14 @@ from dynamic_toolset.kube.election import Elector
 from dynamic_toolset.kube.objects import ObjectKey
 from tests.cluster.cluster import AuditEvent, Cluster
 from tests.e2e.program import SERVICE_ACCOUNT, grant
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.e2e
 
 NAME = "kubernaut-toolset-config"
 RETRY = 0.2
 SHORT = {"lease_duration": 4.0, "renew_deadline": 3.0}
+LONG = {"lease_duration": 30.0, "renew_deadline": 20.0}
 
 
 class Candidate:
@@ -59,7 +61,7 @@ async def elect(cluster: Cluster, namespace: str) -> AsyncIterator[Elect]:
     await until(lambda: len(open_files) == 1)  # the loop's own
 
 
-async def until(condition: Callable[[], Any], within: float = 10.0) -> float:
+async def until(condition: Callable[[], Any], within: float = PATIENCE) -> float:
     """Return after how many seconds ``condition`` was true."""
     start = time.monotonic()
     async with asyncio.timeout(within):
@@ -79,9 +81,9 @@ def lease(cluster: Cluster, namespace: str) -> dict[str, Any]:
 
 
 async def test_a_lease_is_held_handed_over_and_taken_over(cluster: Cluster, namespace: str, elect: Elect) -> None:
-    first = await elect("pod-a_1", **SHORT)
+    first = await elect("pod-a_1", **LONG)
     await until(first.elector.is_leader)
-    second = await elect("pod-b_2", **SHORT)
+    second = await elect("pod-b_2", **SHORT)  # it waits for as long as the Lease says, not as its own would last
     await until(lambda: second.elector.holder == "pod-a_1")
 
     name, holder, age = columns(cluster, namespace)
@@ -95,13 +97,13 @@ async def test_a_lease_is_held_handed_over_and_taken_over(cluster: Cluster, name
 
     await first.stop()
     await first.elector.release()
-    assert await until(second.elector.is_leader) < 2
+    await until(second.elector.is_leader)  # it does not wait for the lease to run out
     assert not second.elector.unclean
     assert columns(cluster, namespace)[1] == "pod-b_2"
 
     await second.stop()
     third = await elect("pod-c_3", **SHORT)
-    assert 3 < await until(third.elector.is_leader) < 8
+    assert await until(third.elector.is_leader) > 3
     assert third.elector.unclean
     held = lease(cluster, namespace)
     assert (held["spec"]["holderIdentity"], held["spec"]["leaseTransitions"]) == ("pod-c_3", 2)
@@ -119,8 +121,9 @@ async def test_a_standby_sends_nothing(cluster: Cluster, namespace: str, elect: 
     before = len(list(cluster.audit()))
     renewals = first.elector.statistics.renewals
     await until(lambda: first.elector.statistics.renewals >= renewals + 5)
+    await until(lambda: len(sent(before)) >= 5)  # it is in the audit log once it is answered
     assert {(event.verb, event.code) for event in sent(before)} == {("patch", 200)}
-    assert 4 <= len(sent(before)) <= 6
+    assert len(sent(before)) <= first.elector.statistics.renewals - renewals + 2  # one at the beginning, one at the end
 
 
 async def test_of_many_one_creates_the_lease_and_one_makes_it_anew(

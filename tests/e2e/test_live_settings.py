@@ -13,7 +13,7 @@ from tests.cluster.pods import Pods
 from tests.documentation import ROOT
 from tests.e2e.program import Program
 from tests.e2e.test_events import described
-from tests.waiting import eventually
+from tests.waiting import Stopwatch, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -95,10 +95,13 @@ def tools(program: Program) -> set[str]:
 
 
 def soon(program: Program, names: set[str]) -> None:
-    """Wait until exactly these are published, which takes a second at most; a busy machine is given another one."""
-    began = time.monotonic()
-    eventually(lambda: tools(program) == names)
-    assert time.monotonic() - began < A_SECOND + 1
+    """Wait until exactly these are published, which takes a second at most; a busy machine is given two more.
+
+    Moments in which it stands still do not count.
+    """
+    with Stopwatch() as watch:
+        eventually(lambda: tools(program) == names)
+    assert watch.seconds < A_SECOND + 2
 
 
 def test_a_resource_is_taken_up_changed_and_given_up_within_a_second(
@@ -196,16 +199,18 @@ def test_the_kind_may_come_later_and_go_again(
     cluster: Cluster, namespace: str, program: Start, services: tuple[str, str], definition: None
 ) -> None:
     remove(cluster)
-    subject = program(UNCHECKED)
-    eventually(lambda: tools(subject) == {"a", "b"})
-    install(cluster)
-    Config(cluster, namespace).apply(selector="team=a")
-    eventually(lambda: tools(subject) == {"a"}, 15)
-    remove(cluster)
-    soon(subject, {"a", "b"})
-    assert not subject.problems()
-    assert len(subject.events("toolset_configs_absent")) == 1
-    install(cluster)
+    try:
+        subject = program(UNCHECKED)
+        eventually(lambda: tools(subject) == {"a", "b"})
+        install(cluster)
+        Config(cluster, namespace).apply(selector="team=a")
+        eventually(lambda: tools(subject) == {"a"}, 40)  # it asks every ten seconds
+        assert len(subject.events("toolset_configs_absent")) == 1  # however often it was asked for
+        remove(cluster)
+        soon(subject, {"a", "b"})
+        assert not subject.problems()
+    finally:
+        install(cluster)  # for the tests after this one
 
 
 def test_the_status_takes_no_more_than_its_own_permission_and_nothing_at_rest(
@@ -227,11 +232,13 @@ def test_the_status_takes_no_more_than_its_own_permission_and_nothing_at_rest(
         mine = (one for one in cluster.audit() if one.user == subject.user and one.stage == "ResponseComplete")
         return Counter((one.verb, one.resource) for one in mine if one.resource.startswith("toolsetconfigs"))
 
-    time.sleep(3)
-    before = requests()
-    assert before["list", "toolsetconfigs"] == 1
-    time.sleep(6)
-    assert requests() == before
+    def asked_at_rest() -> Counter[tuple[str, str]] | None:
+        before = requests()
+        time.sleep(6)
+        return before if requests() == before else None
+
+    # What was left to be told of the beginning may come yet, some seconds after the first.
+    assert eventually(asked_at_rest)["list", "toolsetconfigs"] == 1
 
     stranger = {"status": {"phase": "Lost", "servicesHealthy": 99}}
     answer = cluster.api("PATCH", f"{path}/status", stranger, content_type="application/merge-patch+json")

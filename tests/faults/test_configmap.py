@@ -91,9 +91,9 @@ def problem(subject: Program, reason: str) -> str:
 def test_a_single_edit_or_deletion_by_hand_is_put_right_at_once(cluster: Cluster, subject: Program) -> None:
     good = documents(subject)
     edit(cluster, subject, {"data": {"custom_toolset.yaml": "toolsets: {}"}, "metadata": {"labels": None}})
-    eventually(lambda: documents(subject) == good and "labels" in subject.published()["metadata"], within=5)
+    eventually(lambda: documents(subject) == good and "labels" in subject.published()["metadata"])
     assert cluster.api("DELETE", path(subject)).status == 200
-    eventually(lambda: documents(subject) == good, within=5)
+    eventually(lambda: documents(subject) == good)
     assert "problem" not in {event["event"] for event in subject.events()}
 
 

@@ -44,7 +44,7 @@ def wire(echo: Address) -> Iterator[TcpProxy]:
 
 
 def connect(wire: TcpProxy) -> socket.socket:
-    return socket.create_connection(wire.address, timeout=5)
+    return socket.create_connection(wire.address, timeout=20)
 
 
 def say(connection: socket.socket, text: bytes) -> bytes:
@@ -59,7 +59,7 @@ def is_silent(connection: socket.socket) -> bool:
     except TimeoutError:
         return True
     finally:
-        connection.settimeout(5)
+        connection.settimeout(20)
 
 
 def test_it_carries_bytes_both_ways_and_the_end_of_each(wire: TcpProxy) -> None:
@@ -137,7 +137,7 @@ def test_a_throttle_slows_answers_down(wire: TcpProxy) -> None:
         received = b""
         while len(received) < 50:
             received += connection.recv(100)
-        assert 0.4 < time.monotonic() - started < 3
+        assert 0.4 < time.monotonic() - started < 10
 
 
 def test_where_nobody_listens_behind_it_a_connection_breaks() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from tests.waiting import PATIENCE
+
 # What listens on loopback here may be dialled, and ports are those that are free.
 SETTINGS = ("policy.allowedRanges=127.0.0.0/8", "server.port=0", "server.metricsPort=0", "server.auth=none")
 
@@ -44,9 +46,10 @@ async def running(
 
 
 async def events_until(process: asyncio.subprocess.Process, name: str) -> list[dict[str, Any]]:
+    """Return what it says until there is an event of this name, with that."""
     assert process.stderr is not None
     events = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(2 * PATIENCE):  # it may have to start
         while line := await process.stderr.readline():
             events.append(json.loads(line))
             if events[-1]["event"] == name:
@@ -57,5 +60,5 @@ async def events_until(process: asyncio.subprocess.Process, name: str) -> list[d
 async def ended(process: asyncio.subprocess.Process) -> list[dict[str, Any]]:
     """End it as a person at a terminal does, and return what it still says."""
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     return [json.loads(line) for line in err.splitlines()]

@@ -36,6 +36,7 @@ from dynamic_toolset.server.source import Source
 from dynamic_toolset.server.telemetry import Telemetry
 from dynamic_toolset.settings import Settings
 from tests.integration.sandboxed import CATALOG, NAMESPACE, TARGET, Cluster, settings, until
+from tests.waiting import PATIENCE
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ class Served:
 
     async def following(self, events: AsyncIterator[Event], name: str) -> Event:
         """Return the next event of this name; others before it are passed over."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (event := await anext(events)).name != name:
                 pass
             return event

@@ -20,6 +20,7 @@ from dynamic_toolset.sandbox.resources import ENDPOINT_SLICES, SERVICES
 from dynamic_toolset.sandbox.scenario import FIRST_LISTED, Scenario
 from tests.command import Ended, called
 from tests.documentation import README, commands, shows
+from tests.waiting import PATIENCE
 
 PROGRAM = (sys.executable, "-m", "dynamic_toolset")
 # What listens on loopback here may be dialled.
@@ -159,7 +160,7 @@ async def test_an_interrupt_while_it_waits_ends_it_at_once(tmp_path: Path) -> No
         file = _kubeconfig(tmp_path, f"http://{host}:{port}")
         process = await _start("discover", "--kubeconfig", str(file), "--context", "sandbox")
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(2 * PATIENCE):
                 await asked.wait()
         finally:
             process.send_signal(signal.SIGINT)
@@ -274,7 +275,7 @@ async def _start(*arguments: str, **environment: str) -> asyncio.subprocess.Proc
 async def _end(process: asyncio.subprocess.Process) -> tuple[str, str]:
     """Wait for the end, and return what the process wrote; it does not outlive a test that fails."""
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(3 * PATIENCE):  # the demo has a story to tell
             out, err = await process.communicate()
     finally:
         with suppress(ProcessLookupError):
@@ -288,7 +289,7 @@ async def test_run_publishes_and_ends_in_order_when_it_is_told_to(
 ) -> None:
     process = await _start("run", "--kubeconfig", str(kubeconfig), "--context", "sandbox", *SETTINGS, *PORTS)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * PATIENCE):
             while not await scenario.reached(scenario.steps[0]):
                 assert process.returncode is None
                 await asyncio.sleep(0.02)
@@ -316,7 +317,7 @@ async def test_run_waits_for_an_api_that_does_not_answer_yet(kubeconfig: Path) -
     process = await _start("run", "--kubeconfig", str(kubeconfig), "--log-format", "console", *PORTS)
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * PATIENCE):
             lines = [await process.stderr.readline() for _ in range(3)]
     finally:
         process.send_signal(signal.SIGTERM)
@@ -368,7 +369,7 @@ async def test_the_demo_is_kept_until_it_is_interrupted() -> None:
     assert process.stdout is not None
     seen = ""
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(3 * PATIENCE):
             while "kubectl --server http://127.0.0.1:" not in seen:
                 line = await process.stdout.readline()
                 assert line, "it ended by itself"

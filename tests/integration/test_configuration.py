@@ -14,14 +14,14 @@ from dynamic_toolset.configuration.configuration import Configuration
 from dynamic_toolset.configuration.sources import Sources
 from dynamic_toolset.server import answers
 from dynamic_toolset.server.problems import ProblemDetails
-from tests.integration.sandboxed import POLICY, QUICK, Cluster, until
+from tests.integration.sandboxed import NO_HOLD, POLICY, QUICK, Cluster, until
 from tests.integration.serving import SERVER, Answer, Served
 
 Serve = Callable[..., Awaitable[Served]]
 
 V1 = "/api/v1"
 
-SHARED: dict[str, Any] = {"healthCheck": QUICK, "policy": POLICY, "server": dict(SERVER)}
+SHARED: dict[str, Any] = {"healthCheck": QUICK, "policy": POLICY, "massFailure": NO_HOLD, "server": dict(SERVER)}
 
 
 class File:

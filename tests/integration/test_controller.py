@@ -27,11 +27,12 @@ from tests.integration.sandboxed import (
     Subject,
     until,
 )
+from tests.waiting import PATIENCE
 
 Start = Callable[..., Awaitable[Subject]]
 
 BROKEN = "toolsets: [not, a, mapping"
-SLOW = {"timeout": "1s"}  # long enough to see that a verdict is not known yet
+SLOW = {"timeout": "1s"}  # long enough to see that a verdict is not known yet, and short enough to wait for it
 
 
 # --- The first publication ------------------------------------------------------------------------------------------
@@ -57,9 +58,10 @@ async def test_the_first_publication_waits_one_second_for_a_backend_that_hangs(
     await cluster.add("hangs", mode="hang")
     began = asyncio.get_running_loop().time()
     await start(health={"timeout": "60s"})
-    await until(lambda: cluster.writes)
-    assert cluster.writes[0].listed == {"good"}
-    assert 0.9 < cluster.writes[0].at - began < 10  # the check itself would take a minute
+    await until(lambda: cluster.listed == {"good"})
+    # The check itself would take a minute. On a busy machine the good one, too, may have come too late for the first.
+    assert cluster.writes[0].listed <= {"good"}
+    assert 0.9 < cluster.writes[0].at - began < 15
 
 
 async def test_without_any_service_the_base_is_published_at_once(cluster: Cluster, start: Start) -> None:
@@ -75,7 +77,7 @@ async def test_without_any_service_the_base_is_published_at_once(cluster: Cluste
 
 async def test_a_new_service_is_listed_when_it_has_answered_and_not_before(cluster: Cluster, start: Start) -> None:
     await cluster.add("old")
-    subject = await start(health=SLOW)
+    subject = await start(health={**SLOW, "failureThreshold": 3})  # one check that is held up takes nobody out
     await until(lambda: cluster.listed == {"old"})
     new = await cluster.add("new", mode="hang")
     found = await until(lambda: subject.found("new"))
@@ -235,7 +237,7 @@ async def test_an_error_of_ours_that_the_overrides_do_not_bring_about_ends_the_s
     await cluster.edit({"overrides.yaml": "internet: {enabled: true}\n"})
     monkeypatch.setattr(overrides, "apply", broken)
     subject = await start()
-    await asyncio.wait([subject.task], timeout=10)
+    await asyncio.wait([subject.task], timeout=PATIENCE)
     with pytest.raises(ExceptionGroup, match="unhandled errors"):
         await subject.stop()
 
@@ -435,7 +437,7 @@ async def test_an_error_in_a_part_ends_the_whole_with_that_error(
         raise ZeroDivisionError
 
     monkeypatch.setattr(Probe, "__call__", bug)
-    await asyncio.wait([subject.task], timeout=5)
+    await asyncio.wait([subject.task], timeout=PATIENCE)
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
         await subject.stop()
     assert cluster.listed == {"a"}
@@ -472,12 +474,12 @@ async def test_at_rest_it_asks_for_nothing_and_reports_nothing(cluster: Cluster,
     requests, reports = cluster.requests, len(subject.reports)
     checks = [backend.requests.total() for backend in backends]
     await asyncio.sleep(1)
+    await until(lambda: all(one.requests.total() > n for one, n in zip(backends, checks, strict=True)))
     assert cluster.requests == requests
     # Services and those of the API server; the slices of the API server, and those of the candidates.
     asked_for = {("list", "services"): 2, ("list", "configmaps"): 1, ("list", "endpointslices"): 2}
     assert requests == asked_for | {("patch", "configmaps"): 1}
     assert len(subject.reports) == reports
-    assert all(backend.requests.total() > before for backend, before in zip(backends, checks, strict=True))
 
 
 async def test_a_change_that_means_nothing_is_neither_reported_nor_written(cluster: Cluster, start: Start) -> None:
@@ -598,11 +600,11 @@ async def test_who_only_wants_to_read_gives_way_to_a_change_until_it_has_come_th
     monkeypatch.setattr("dynamic_toolset.controller.precedence.HOLD", 60)
     subject = await start(health={"timeout": "3s"})
     await until(lambda: cluster.writes)
-    await asyncio.wait_for(subject.controller.give_way(), 5)
+    await asyncio.wait_for(subject.controller.give_way(), PATIENCE)
     await cluster.add("hangs", mode="hang")
     await until(lambda: subject.verdict("hangs") is Verdict.UNKNOWN)
     reader = asyncio.create_task(subject.controller.give_way())
     await asyncio.sleep(0)
     assert not reader.done()
     await until(lambda: subject.verdict("hangs") is Verdict.UNHEALTHY)
-    await asyncio.wait_for(reader, 5)
+    await asyncio.wait_for(reader, PATIENCE)

@@ -14,6 +14,7 @@ from dynamic_toolset.controller.leadership import lease_of
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.model import Verdict
 from dynamic_toolset.publication.contest import ROUNDS
+from dynamic_toolset.publication.publisher import CONTESTED
 from dynamic_toolset.sandbox.resources import CONFIG_MAPS, LEASES
 from dynamic_toolset.server import answers
 from dynamic_toolset.settings import ConfigMapSettings, Settings, ToolsetConfigSettings
@@ -66,7 +67,7 @@ async def test_nothing_is_written_while_a_setting_says_so_and_at_once_when_it_do
     cluster: Cluster, serve: Serve, setting: str, reason: str, word: str
 ) -> None:
     await cluster.add("a")
-    served = await serve(**{setting: True})
+    served = await serve(**{setting: True}, health={"interval": "1h"})
     await until(lambda: would_list(served) == {"a"})
     assert lease(cluster)
     assert (cluster.writes, cluster.config_map, outcome(served)) == ([], None, word)
@@ -80,10 +81,10 @@ async def test_nothing_is_written_while_a_setting_says_so_and_at_once_when_it_do
 
     controller, checks = served.supervisor.controller, served.supervisor.statistics().checks.probes
     change(served, **{"dry_run" if setting == "dryRun" else setting: False})
-    await until(lambda: cluster.listed == {"a"}, 2)
+    await until(lambda: cluster.listed == {"a"})
     await until(lambda: not problems(served))
     assert served.supervisor.controller is controller  # nothing that it knows was lost on the way
-    assert served.supervisor.statistics().checks.probes - checks <= 5
+    assert served.supervisor.statistics().checks.probes == checks
     assert len(cluster.writes) == 1
 
 
@@ -109,22 +110,24 @@ async def test_what_others_write_meanwhile_stays_until_it_goes_on(
     assert cluster.data["toolset.json"] == THEIRS
     assert (len(cluster.writes), outcome(served)) == (writes, word)
     change(served, **{name: False})
-    await until(lambda: cluster.listed == {"a"}, 2)
+    await until(lambda: cluster.listed == {"a"})
     await until(lambda: not problems(served))
 
 
 async def test_what_was_written_meanwhile_is_no_fight_over_the_config_map(cluster: Cluster, serve: Serve) -> None:
     await cluster.add("a")
     served = await serve()
+    seen: set[str] = set()
     for _ in range(ROUNDS + 1):
-        await until(lambda: cluster.listed == {"a"}, 2)
+        await until(lambda: (seen.update(problems(served)), cluster.listed == {"a"})[1])
         change(served, paused=True)
         await until(lambda: "Paused" in problems(served))
         await cluster.edit({"toolset.json": THEIRS})
         await until(lambda: served.supervisor.controller.report and not served.supervisor.controller.report.published)
         change(served, paused=False)
-    await until(lambda: cluster.listed == {"a"}, 2)
+    await until(lambda: (seen.update(problems(served)), cluster.listed == {"a"})[1])
     await until(lambda: not problems(served))
+    assert CONTESTED not in seen  # what it would take for a fight is left as it is for a while, and named
 
 
 async def test_a_hold_that_comes_with_other_settings_holds_from_the_first_pass_on(
@@ -210,7 +213,7 @@ async def test_a_successor_does_not_wait_for_a_backend_that_hangs(cluster: Clust
     await until(lambda: len(served.supervisor.controller.report.discovered) == 3)  # type: ignore[union-attr]
     news = served.telemetry.history.last_id
     change(served, policy=msgspec.structs.replace(served.settings.policy, max_per_namespace=1))
-    await until(lambda: len(cluster.listed) == 1, 5)
+    await until(lambda: len(cluster.listed) == 1)  # a check of the one that hangs takes a minute
     later = [one.change.event for one in served.telemetry.history.since(news) or () if one.change.service]
     assert later == ["service_gone"] * 2  # and nobody else was heard of
 
@@ -223,10 +226,10 @@ async def test_what_was_found_out_by_other_settings_does_not_count(cluster: Clus
     checks: list[str] = []
     checked = served.telemetry.checked
     served.telemetry.checked = lambda candidate, health: (checks.append(health.reason), checked(candidate, health))  # type: ignore[method-assign, assignment]
-    change(served, health_check=msgspec.structs.replace(served.settings.health_check, timeout="1s", interval="1h"))
+    change(served, health_check=msgspec.structs.replace(served.settings.health_check, timeout="4s", interval="1h"))
     await until(lambda: verdict(served, "hangs") is Verdict.UNHEALTHY)
     await until(lambda: verdict(served, "good") is Verdict.HEALTHY)
-    assert sorted(checks) == ["answers (HTTP 200)", "no answer within 1 s"]  # also what was known is asked anew
+    assert sorted(checks) == ["answers (HTTP 200)", "no answer within 4 s"]  # also what was known is asked anew
     assert cluster.listed == {"good"}
     assert all(write.listed == {"good"} for write in cluster.writes)
 
@@ -278,8 +281,7 @@ async def test_nothing_of_those_that_ended_is_kept_in_memory(cluster: Cluster, s
         change(served, mass_failure=msgspec.structs.replace(served.settings.mass_failure, window=f"{n + 1}m"))
         await until(lambda: served.supervisor.controller is not ended[-1]())
         await until(lambda: served.supervisor.controller.statistics().passes)
-    gc.collect()
-    assert [one() for one in ended] == [None] * 3
+    await until(lambda: (gc.collect(), [one() for one in ended] == [None] * 3)[1])
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ async def running(sandbox: Sandbox, home: Path) -> AsyncIterator[None]:
         process = await start("dynamic-toolset run", home)
         assert process.stderr is not None
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while b'"serving"' not in (line := await process.stderr.readline()):
                     assert line, "it has ended"
             port = URL(json.loads(line)["api"]).port
@@ -124,7 +124,7 @@ async def test_explain_is_as_shown(scenario: Scenario, tmp_path: Path) -> None:
 async def test_run_as_shown(scenario: Scenario, tmp_path: Path) -> None:
     process = await start(RUN, tmp_path)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await scenario.reached(scenario.steps[0]):
                 assert process.returncode is None
                 await asyncio.sleep(0.02)
@@ -138,7 +138,7 @@ async def test_a_command_for_the_running_service_is_as_shown(tmp_path: Path) -> 
     shown = {line: output for line, output in FOR_THE_SERVICE.items() if " get " in line or " refresh" in line}
     assert len(shown) >= 5
     async with Sandbox() as sandbox, running(sandbox, tmp_path):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while "unknown" in await said("dynamic-toolset get services", tmp_path) or not await published(sandbox):
                 await asyncio.sleep(0.1)
         for line, output in shown.items():
@@ -157,7 +157,7 @@ async def test_diff_is_as_shown(tmp_path: Path) -> None:
         metadata = {"namespace": TARGET.namespace, "name": TARGET.name}
         there = {"kind": "ConfigMap", "metadata": metadata, "data": {"custom_toolset.yaml": FOREIGN}}
         await sandbox.put(there, manager="kubectl")
-        async with running(sandbox, tmp_path), asyncio.timeout(30):
+        async with running(sandbox, tmp_path), asyncio.timeout(60):
             while "prometheus/metrics" not in (ended := await outcome("dynamic-toolset diff", tmp_path)).out:
                 await asyncio.sleep(0.1)
             assert ended.status == 1

@@ -20,10 +20,13 @@ PRODUCTS = sorted(set(TYPES) - {"custom"})
 """The types whose health check proves which product answers."""
 
 
+def asking(timeout: str) -> Probe:
+    return Probe(HealthCheckSettings(timeout=timeout), Guard(["127.0.0.0/8"]))
+
+
 @pytest.fixture
 async def probe() -> AsyncIterator[Probe]:
-    settings = HealthCheckSettings(timeout="1s")
-    async with Probe(settings, Guard(["127.0.0.0/8"])) as probe:
+    async with asking("10s") as probe:
         yield probe
 
 
@@ -74,8 +77,8 @@ async def test_no_product_passes_for_another(probe: Probe, name: str) -> None:
 
 @pytest.mark.parametrize(("mode", "needs_credentials"), [("fail", False), ("hang", False), ("unauthorized", True)])
 async def test_a_backend_can_go_wrong_and_recover(probe: Probe, mode: Mode, needs_credentials: bool) -> None:
-    async with Backend("prometheus", mode=mode) as backend:
-        wrong = await check(probe, backend, "prometheus")
+    async with Backend("prometheus", mode=mode) as backend, asking("1s") as impatient:
+        wrong = await check(impatient if mode == "hang" else probe, backend, "prometheus")
         assert not backend.healthy
         backend.healthy = True
         right = await check(probe, backend, "prometheus")

@@ -34,7 +34,7 @@ async def what_our_service_would_list(sandbox: Sandbox) -> dict[ServiceKey, Cand
         for key, decision in decisions.items()
         if decision.outcome is Outcome.CANDIDATE and decision.candidate
     }
-    async with Probe(HealthCheckSettings(timeout="2s"), Guard(["127.0.0.0/8"])) as probe:
+    async with Probe(HealthCheckSettings(timeout="10s"), Guard(["127.0.0.0/8"])) as probe:
         return {
             key: candidate
             for key, candidate in candidates.items()

@@ -21,6 +21,9 @@ Serve = Callable[..., Awaitable[Served]]
 
 SERVICES, EVENTS = "/api/v1/services", "/api/v1/events"
 
+LONG_ENOUGH = "6s"
+"""The delay within which all clients have learnt of it, though the machine stands still for a moment."""
+
 BODY = b"toolsets: {}\n"
 BEGUN = (
     b"POST /api/v1/validate?kind=overrides HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/yaml\r\n"
@@ -115,7 +118,7 @@ def port_of(served: Served) -> int:
 
 
 async def test_the_service_is_unready_at_once_and_serves_until_the_endpoints_have_learnt_of_it(serve: Serve) -> None:
-    served = await serve(server={"shutdownDelay": "1s"})
+    served = await serve(server={"shutdownDelay": "4s"})
     port = port_of(served)
     ending = asyncio.create_task(served.server.end())
     await asyncio.sleep(0)
@@ -147,7 +150,7 @@ async def test_streams_are_told_and_then_they_end(serve: Serve) -> None:
 async def test_a_request_under_way_is_answered_however_late_it_comes_to_its_end(serve: Serve) -> None:
     served = await serve()
     async with connected(port_of(served), BEGUN) as connection:
-        await asyncio.sleep(0.1)
+        await under_way(served)
         await served.server.end()
         await until_refused(port_of_listener(served))
         assert not served.serving.done()
@@ -157,6 +160,11 @@ async def test_a_request_under_way_is_answered_however_late_it_comes_to_its_end(
     await asyncio.wait_for(served.serving, PATIENCE)
 
 
+async def under_way(served: Served) -> None:
+    """Wait until what was said before has been heard: who comes later is answered later."""
+    assert await status_of(port_of(served), "/healthz") == 200
+
+
 def port_of_listener(served: Served) -> int:
     return int(served.base_url.rpartition(":")[2])
 
@@ -164,7 +172,7 @@ def port_of_listener(served: Served) -> int:
 async def test_a_request_that_does_not_end_is_broken_off_in_time(serve: Serve) -> None:
     served = await serve(server={"shutdownDelay": "0s", "shutdownDeadline": "2s"})
     async with connected(port_of(served), BEGUN) as connection:
-        await asyncio.sleep(0.1)
+        await under_way(served)
         began = time.monotonic()
         await served.server.end()
         await asyncio.wait_for(served.serving, PATIENCE)
@@ -175,7 +183,7 @@ async def test_a_request_that_does_not_end_is_broken_off_in_time(serve: Serve) -
 async def test_a_request_that_does_not_end_holds_nobody_up_who_is_in_a_hurry(serve: Serve) -> None:
     served = await serve(server={"shutdownDelay": "0s", "shutdownDeadline": "10m"})
     async with connected(port_of(served), BEGUN):
-        await asyncio.sleep(0.1)
+        await under_way(served)
         await served.server.end()
         served.server.break_off()
         await asyncio.wait_for(served.serving, PATIENCE)
@@ -184,7 +192,7 @@ async def test_a_request_that_does_not_end_holds_nobody_up_who_is_in_a_hurry(ser
 async def test_no_request_is_lost_while_it_ends(cluster: Cluster, serve: Serve) -> None:
     for name in ("a", "b", "c"):
         await cluster.add(name)
-    served = await serve(server={"shutdownDelay": "2s"})
+    served = await serve(server={"shutdownDelay": LONG_ENOUGH})
     clients = Clients(port_of(served))
     await until(lambda: clients.answered > 100)
     before = clients.answered
@@ -243,7 +251,7 @@ def holder(cluster: Cluster) -> str | None:
 
 async def test_the_process_ends_in_order_and_loses_no_request(cluster: Cluster, tmp_path: Path) -> None:
     await cluster.add("a")
-    async with program(cluster, tmp_path, shutdownDelay="2s") as subject:
+    async with program(cluster, tmp_path, shutdownDelay=LONG_ENOUGH) as subject:
         port = await subject.port()
         await until_status(port, "/readyz", 200)
         clients = Clients(port, 6)

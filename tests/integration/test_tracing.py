@@ -18,6 +18,7 @@ from dynamic_toolset import tracing
 from dynamic_toolset.sandbox import Sandbox
 from tests.integration.processes import ended, events_until, running
 from tests.integration.sandboxed import Cluster, Subject, until
+from tests.waiting import Stopwatch
 
 
 @pytest.fixture
@@ -121,10 +122,9 @@ async def test_traces_arrive_under_our_name(sandbox: Sandbox, cluster: Cluster, 
             sandbox.url, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_EXPORTER_OTLP_HEADERS="x-key=a"
         ) as process,
     ):
-        events = await events_until(process, "serving")
+        events = await events_until(process, "published")
         assert [event["event"] for event in events][:2] == ["starting", "tracing"]
-        published = next(event for event in events if event["event"] == "published")
-        assert len(published["trace_id"]) == 32
+        assert len(events[-1]["trace_id"]) == 32
         await until(lambda: {"pass", "look", "publish", "apply", "health_check"} <= collector.spans.keys())
         await ended(process)
     assert process.returncode == 0
@@ -145,19 +145,19 @@ async def test_a_collector_that_hangs_neither_slows_the_service_nor_its_end(
         collector.hangs = True
         await events_until(process, "serving")
         await until(lambda: cluster.listed == {"orders"} and collector.requests)
-        began = asyncio.get_running_loop().time()
-        await ended(process)
-        assert asyncio.get_running_loop().time() - began < 4
+        with Stopwatch() as watch:
+            await ended(process)
+        assert watch.seconds < 6
     assert process.returncode == 0
 
 
 async def test_a_collector_that_is_away_costs_a_few_lines(sandbox: Sandbox, cluster: Cluster, tmp_path: Path) -> None:
     await cluster.add("orders")
     async with running(sandbox.url, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="http://me:pw@127.0.0.1:1") as process:
-        await events_until(process, "serving")
+        events = await events_until(process, "library_message")
         await until(lambda: cluster.listed == {"orders"})
         await asyncio.sleep(1)
-        events = await ended(process)
+        events += await ended(process)
     assert process.returncode == 0
     said = [event for event in events if event["event"] == "library_message"]
     assert 0 < len(said) <= 20

@@ -1,8 +1,13 @@
 """What tests of the page do with it, whichever server is behind it."""
 
+import time
+from collections.abc import Sized
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 from playwright.sync_api import Locator, Page, expect
+
+from tests.waiting import eventually
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js")
 RULES = "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
@@ -21,6 +26,25 @@ def row(page: Page, key: str) -> Locator:
 def query(page: Page) -> str:
     """What the address says now; the browser is asked, because Playwright hears of it only while it is used."""
     return page.evaluate("location.search.slice(1)")
+
+
+def stop_the_clock(page: Page) -> None:
+    """Let no time pass for the page: what it says for two seconds, it says until ``page.clock.resume()``.
+
+    Before the page was opened, its clock must have been taken over: ``page.clock.install()``.
+    """
+    page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=10))  # less than the silence that it allows the server
+
+
+def at_rest(requests: Sized) -> int:
+    """Wait until nothing more is asked for, and return how much was. The page asks once a second at most."""
+
+    def asked() -> int:
+        before = len(requests)
+        time.sleep(1.5)
+        return before if len(requests) == before else 0
+
+    return eventually(asked)
 
 
 def tame(page: Page) -> None:

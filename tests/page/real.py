@@ -26,7 +26,6 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -34,6 +33,7 @@ from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.sandbox import Backend, Sandbox
 from dynamic_toolset.sandbox.scenario import Scenario, Step
 from dynamic_toolset.settings import ConfigMapSettings
+from tests.cluster.cluster import free_ports
 from tests.cluster.process import Process
 from tests.waiting import eventually
 
@@ -48,9 +48,9 @@ _SETTINGS = {
     "policy": {"allowedRanges": ["127.0.0.0/8"]},
     "healthCheck": {"interval": "1s", "timeout": "5s", "failureThreshold": 2},
     "massFailure": {"hold": "0s"},  # a machine that is busy is no network that is down
-    "leaderElection": {"leaseDuration": "3s", "renewDeadline": "2s", "retryPeriod": "500ms"},
+    "leaderElection": {"leaseDuration": "8s", "renewDeadline": "6s", "retryPeriod": "500ms"},
 }
-_SERVER = {"port": 0, "metricsPort": 0, "shutdownDelay": "0s", "rateLimit": 100_000}
+_SERVER = {"metricsPort": 0, "shutdownDelay": "0s", "rateLimit": 100_000}
 
 
 _QUIET = 1.5
@@ -64,7 +64,7 @@ class Real:
 
     def __init__(self, folder: Path, *, auth: str = "none") -> None:
         self._folder = folder
-        self._server = _SERVER | {"address": "127.0.0.1", "auth": auth}
+        self._server = _SERVER | {"address": "127.0.0.1", "auth": auth} | free_ports("port")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox", daemon=True)
         self._cluster = AsyncExitStack()
@@ -97,7 +97,7 @@ class Real:
         return self._folder / "kubeconfig.yaml"
 
     def start(self) -> None:
-        """Start the program, at the port that it had before, if any; return when it serves."""
+        """Start the program, at the same port each time; return when it serves."""
         file, log = self._folder / "settings.yaml", self._folder / "program.log"
         file.write_text(yaml.safe_dump(_SETTINGS | {"server": self._server}))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DYNAMIC_TOOLSET")}
@@ -105,7 +105,6 @@ class Real:
         self._process = Process([*command, f"--kubeconfig={self.kubeconfig}", "--log-format=json"], log, environment)
         self._process.wait_until(lambda: bool(self._addresses()), within=60)
         self.base_url = self._addresses()[0]
-        self._server["port"] = urlsplit(self.base_url).port
 
     def kill(self) -> None:
         """End the program as a lost node does: nothing is finished, nobody is told."""

@@ -4,13 +4,14 @@ What the server is told to do are scenarios of ``server``; see tests/page/fake.p
 """
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.page import data
 from tests.page.fake import FOLDER, Fake
-from tests.page.looking import opened, query, row, tame, violations, wider
+from tests.page.looking import at_rest, opened, query, row, tame, violations, wider
 from tests.waiting import eventually
 
 # --- What it shows ---------------------------------------------------------------------------------------------------
@@ -80,11 +81,12 @@ def test_an_open_detail_and_the_history_are_live_too(page: Page, server: Fake) -
 def test_a_storm_of_changes_is_no_storm_of_requests(page: Page, server: Fake) -> None:
     opened(page)
     expect(page.locator("#count")).to_have_text("15 Services")
-    before = len(server.requests)
+    before, began = len(server.requests), time.monotonic()
     for number in range(200):
         server.change("monitoring/grafana", reason=f"change {number}")
     expect(row(page, "monitoring/grafana")).to_contain_text("change 199")
-    assert len(server.requests) - before <= 15
+    # Once a second it asks for three things, however long the machine takes.
+    assert len(server.requests) - before <= 10 + 3 * (time.monotonic() - began)
 
 
 def test_the_focus_stays_when_the_row_changes(page: Page, server: Fake) -> None:
@@ -264,12 +266,14 @@ def test_who_is_not_allowed_reads_so(page: Page, server: Fake) -> None:
 
 
 def test_when_it_is_told_to_wait_it_waits(page: Page, server: Fake) -> None:
-    server.refuse("/api/v1/services", 429, retry_after=3)
+    page.clock.install()
+    server.refuse("/api/v1/services", 429, retry_after=30)
     page.goto("/")
-    expect(page.locator("#services-notice")).to_contain_text("waits 3 s")
+    expect(page.locator("#services-notice")).to_contain_text("waits 30 s")
     asked = [path for path in server.requests if "/api/v1/services" in path]
     assert len(asked) == 1
     server.refuse("/api/v1/services", 200)
+    page.clock.fast_forward(30_000)
     expect(row(page, "monitoring/grafana")).to_be_visible()
     expect(page.locator("#services-notice")).to_be_hidden()
 
@@ -295,7 +299,7 @@ def test_a_token_that_expires_is_asked_for_again(page: Page, server: Fake) -> No
     server.require_token("new")
     server.change("monitoring/grafana", reason="HTTP 502")
     expect(page.locator("#login")).to_contain_text("The token is not accepted")
-    asked = len(server.requests)
+    asked = at_rest(server.requests)  # what was asked together was refused together
     page.locator("#token").fill("new")
     assert len(server.requests) == asked  # nothing is tried while it waits for a person
     page.keyboard.press("Enter")
@@ -309,6 +313,7 @@ def test_a_refusal_that_comes_late_says_nothing_of_the_token_given_since(page: P
     page.route("**/api/v1/history", lambda route: route.continue_() if held else held.append(route))
     page.goto("/")
     page.locator("#token").fill("new")
+    eventually(lambda: page.evaluate("true") and held)  # Playwright hears of it only while it is used
     page.keyboard.press("Enter")
     held[0].fulfill(status=401, json={"detail": "a bearer token is needed"})
     expect(page.locator("#connection")).to_have_text("Live")

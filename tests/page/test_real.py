@@ -2,13 +2,16 @@
 
 import json
 import re
+import time
+from collections import Counter
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 
 from dynamic_toolset.sandbox.scenario import OVERRIDES
-from tests.page.looking import opened, query, row, tame, violations, wider
+from tests.page.looking import opened, query, row, stop_the_clock, tame, violations, wider
 from tests.page.real import TOKEN, TOOLSET, Real, service
 from tests.waiting import eventually
 
@@ -129,7 +132,9 @@ def test_a_change_appears_without_a_reload(page: Page, server: Real, errors: lis
 
 
 def test_look_again(page: Page, server: Real, errors: list[str]) -> None:
+    page.clock.install()
     opened(page)
+    stop_the_clock(page)
     with page.expect_response("**/api/v1/discover") as answer:
         page.get_by_role("button", name="Look again").click()
     assert answer.value.status == 202
@@ -226,26 +231,31 @@ def thousand(server: Real) -> Iterator[None]:
 
 
 def test_a_thousand_services_stay_quick(page: Page, server: Real, thousand: None, errors: list[str]) -> None:
-    asked: list[str] = []
+    asked: Counter[str] = Counter()
 
     def note(request: Request) -> None:
-        if "/services?" in request.url:
-            asked.append(request.url)
+        asked[urlsplit(request.url).path.rpartition("/")[2]] += 1
 
     page.on("request", note)
+    began = time.monotonic()
     opened(page)
     expect(page.locator("#count")).to_have_text("1,008 Services")
-    assert len(asked) <= 6  # pages of 500, and once more with the stream
+    assert asked["services"] <= 3 * asked["statistics"]  # in pages of 500
+    # At the start, and with the stream; and once a second at most if anything happens meanwhile.
+    assert asked["statistics"] <= 2 + (time.monotonic() - began)
     spent = page.evaluate(
         """() => {
           const search = document.getElementById("search");
-          return ["backend-00", "backend-001", "crowd 07", "yes grafana", "loki", "1", ""].map((text) => {
+          const spent = (text) => {
             const start = performance.now();
             search.value = text;
             search.dispatchEvent(new Event("input", {bubbles: true}));
             document.body.offsetHeight;  // with the layout
             return performance.now() - start;
-          });
+          };
+          const texts = ["backend-00", "backend-001", "crowd 07", "yes grafana", "loki", "1", ""];
+          const rounds = [1, 2, 3].map(() => texts.map(spent));
+          return texts.map((_, place) => Math.min(...rounds.map((round) => round[place])));  // others work here, too
         }"""
     )
     assert sorted(spent)[len(spent) // 2] < 50, spent
@@ -273,7 +283,7 @@ def test_a_lost_connection_is_shown_and_returns_with_fresh_data(page: Page, serv
     server.start()
     expect(page.locator("#connection")).to_have_text("Live", timeout=40_000)
     expect(row(page, "tracing/jaeger-query")).to_contain_text("answers as Jaeger", timeout=20_000)
-    expect(page.locator("#facts")).to_contain_text("Leader", timeout=20_000)  # once the old lease has run out
+    expect(page.locator("#facts")).to_contain_text("Leader", timeout=30_000)  # once the old lease has run out
     server.heal("tracing", "jaeger-query", healthy=False)  # and the new stream tells what happens now
     expect(row(page, "tracing/jaeger-query")).to_contain_text("HTTP 503")
     page.get_by_role("link", name="History").click()
@@ -288,6 +298,7 @@ def test_a_token_is_asked_for_and_kept_in_memory_only(
 ) -> None:
     seen: list[str] = []
     page.on("request", lambda request: seen.append(request.url))
+    page.clock.install()
     with Real(tmp_path_factory.mktemp("token"), auth="token") as server:
         server.allow("/dynamic-toolset/api/v1/*", "get")
         page.goto(f"{server.base_url}/?view=history")
@@ -305,8 +316,10 @@ def test_a_token_is_asked_for_and_kept_in_memory_only(
         expect(page.locator("#connection")).to_have_text("Live")  # the stream carries it, too
         expect(page.locator("#headline")).to_have_text("0 services in the toolset")
         expect(page.locator("#history")).to_be_visible()
+        stop_the_clock(page)
         page.get_by_role("button", name="Look again").click()  # a POST, for which there is no rule
         expect(page.locator("#discover")).to_have_text("Not allowed")
+        page.clock.resume()
         assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
         assert context.cookies() == []
         assert TOKEN not in page.url + page.content() + "".join(seen)

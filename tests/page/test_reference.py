@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dynamic_toolset.server.app import describe
-from tests.page.looking import violations, wider
+from tests.page.looking import stop_the_clock, violations, wider
 from tests.page.real import Real
 
 
@@ -139,7 +139,9 @@ def run(command: str) -> int:
 
 def test_a_command_can_be_copied(page: Page, server: Real) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.clock.install()
     reference(page)
+    stop_the_clock(page)
     page.get_by_role("button", name="Copy listServices").click()
     expect(page.locator("#listServices .copy")).to_have_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText()")

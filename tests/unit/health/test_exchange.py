@@ -427,8 +427,8 @@ async def test_nothing_is_left_of_an_exchange_that_is_given_up(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2), exchange("127.0.0.1", port, GET, tls=tls, server_name=NAME) as response:
                 await body_of(response)
-        async with asyncio.timeout(5):
-            while descriptors() != before:
+        async with asyncio.timeout(20):
+            while descriptors() > before:  # fewer, if something of an earlier test was collected meanwhile
                 await asyncio.sleep(0.01)  # the server has to notice, too
 
 

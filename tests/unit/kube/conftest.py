@@ -15,5 +15,5 @@ async def api() -> AsyncIterator[FaultServer]:
 
 @pytest.fixture
 async def client(api: FaultServer) -> AsyncIterator[Client]:
-    async with Client(static(api.url), timeout=2.0) as opened:
+    async with Client(static(api.url), timeout=10.0) as opened:
         yield opened

@@ -13,13 +13,14 @@ from typing import Any, Self
 from aiohttp import web
 
 from dynamic_toolset.kube.objects import ObjectKey
+from tests.waiting import PATIENCE
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 TLS = Path(__file__).with_name("tls")
 
 
-async def until(condition: Callable[[], Any], within: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], within: float = PATIENCE) -> Any:
     """Return the first true value of ``condition``."""
     async with asyncio.timeout(within):
         while not (value := condition()):
@@ -192,7 +193,7 @@ class FaultServer:
 
     async def watch(self) -> OpenWatch:
         """Return the next watch that was opened and not answered by the script."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await self._opened.get()
 
     def count(self, kind: str) -> int:

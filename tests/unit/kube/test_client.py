@@ -39,6 +39,7 @@ from tests.unit.kube.fault_server import (
     undecodable,
     watching,
 )
+from tests.waiting import PATIENCE
 
 CONFIG_MAP = {"metadata": {"name": "tools", "namespace": "apps", "resourceVersion": "7"}, "data": {"a": "b"}}
 TOOLS = ObjectKey("apps", "tools")
@@ -409,7 +410,7 @@ async def test_every_broken_answer_is_our_error_in_time(api, fault):
         ):
             api.others += [fault, fault]
             api.lists += [fault, fault]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 with pytest.raises(ConnectionFailed, match=r"configmaps|services"):
                     await call
 
@@ -445,12 +446,12 @@ async def test_a_slow_list_may_take_longer_than_a_silent_one(api):
         response = web.StreamResponse()
         await response.prepare(request)
         for part in (b'{"metadata":', b'{"resourceVersion":', b'"9"},', b'"items"', b":[]}"):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.6)
             await response.write(part)
         return response
 
     api.lists.append(slow)
-    async with Client(static(api.url), timeout=0.3) as client:
+    async with Client(static(api.url), timeout=2.5) as client:
         assert (await client.list(SERVICES, Service)).resource_version == "9"
 
 
@@ -477,7 +478,7 @@ def only(token: str, then: object) -> object:
 async def rotating(api):
     connection = static(api.url)
     connection._credentials = RotatingToken()
-    async with Client(connection, timeout=2.0) as opened:
+    async with Client(connection, timeout=10.0) as opened:
         yield opened
 
 
@@ -543,10 +544,11 @@ async def test_credentials_are_renewed_for_the_api_server_and_not_for_who_is_beh
 
 async def test_what_is_passed_on_is_bounded_in_time_and_size(api, monkeypatch):
     monkeypatch.setattr(module, "MAX_ANSWER", 1000)
-    async with Client(static(api.url), timeout=0.3) as client:
+    async with Client(static(api.url)) as client:
         api.others.append(saying(200, "text/plain", b"x" * 1001))
         with pytest.raises(AnswerTooLong, match="GET /x: "):
             await client.pass_on("GET", "/x?token=secret")
+    async with Client(static(api.url), timeout=0.3) as client:
         api.others.append(hanging)
         with pytest.raises(ConnectionFailed, match="GET /x: no answer in time") as failure:
             await client.pass_on("GET", "/x?token=secret")
@@ -613,7 +615,7 @@ async def test_a_watch_that_is_left_frees_its_connection(api, client):
     async with client.watch(SERVICES, resource_version="1"):
         opened = await api.watch()
     await client.list(SERVICES, Service)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while opened._request.transport is not None:
             await asyncio.sleep(0.01)
 
@@ -630,7 +632,8 @@ async def test_a_watch_that_is_left_frees_its_connection(api, client):
 )
 async def test_every_failure_of_a_watch_is_our_error(api, fault, error):
     api.watches += [fault, fault]
-    async with Client(static(api.url), timeout=0.2) as client, asyncio.timeout(5):
+    timeout = 0.2 if fault is hanging else 10.0
+    async with Client(static(api.url), timeout=timeout) as client, asyncio.timeout(PATIENCE):
         with pytest.raises(error):
             await read(client.watch(SERVICES, resource_version="1"))
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dynamic_toolset.kube.client import Client
+from dynamic_toolset.kube.connection import static
 from dynamic_toolset.kube.errors import ConnectionFailed, Forbidden, InvalidAnswer, KubernetesError
 from dynamic_toolset.kube.reviews import TokenIdentity, review_access, review_token
 from tests.unit.kube.fault_server import FaultServer, answer, broken, hanging, refusal
@@ -109,10 +110,10 @@ async def test_access_is_reviewed(api: FaultServer, client: Client, status: dict
         (hanging, ConnectionFailed),
     ],
 )
-async def test_an_answer_that_is_none_is_an_error(
-    api: FaultServer, client: Client, given: Any, error: type[KubernetesError]
-) -> None:
-    for question in (review_token(client, "t", "toolset"), review_access(client, IDENTITY, "/", "get")):
-        api.others.append(given)
-        with pytest.raises(error):
-            await question
+async def test_an_answer_that_is_none_is_an_error(api: FaultServer, given: Any, error: type[KubernetesError]) -> None:
+    patience = {"timeout": 1.0} if given is hanging else {}
+    async with Client(static(api.url), **patience) as client:
+        for question in (review_token(client, "t", "toolset"), review_access(client, IDENTITY, "/", "get")):
+            api.others.append(given)
+            with pytest.raises(error):
+                await question
