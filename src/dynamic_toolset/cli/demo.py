@@ -22,9 +22,10 @@ from dynamic_toolset.server.telemetry import Telemetry
 from dynamic_toolset.settings import HealthCheckSettings, Policy, ServerSettings, Settings
 
 SETTINGS = Settings(
-    # Everything listens on loopback here, and the story is to be told in seconds.
+    # Everything listens on loopback here, and the story is to be told in seconds; if the machine stands still for one
+    # of them, that is not to change it.
     policy=Policy(allowed_ranges=("127.0.0.0/8",)),
-    health_check=HealthCheckSettings(timeout="1s", interval="1s", failure_threshold=1),
+    health_check=HealthCheckSettings(timeout="2s", interval="1s", failure_threshold=1),
     server=ServerSettings(auth="none", port=0, metrics_port=0, rate_limit=0),
 )
 
