@@ -246,6 +246,13 @@ async def test_another_kubeconfig_is_taken_up_without_a_restart(cluster: Cluster
         ({"users": []}, "current-context is missing"),
         ("nothing of the kind", "it is no kubeconfig"),
         ({"token": "sesame\n", "current-context": 5}, "current-context of the kubeconfig is no text"),
+        (
+            {
+                "contexts": [{"name": "c", "context": {"cluster": "c"}}],
+                "clusters": [{"name": "c", "cluster": {"server": "https://a..example.com"}}],
+            },
+            "server of the cluster is no http or https URL",
+        ),
     ],
 )
 async def test_a_kubeconfig_that_cannot_be_used_is_named_and_the_last_one_stays(
