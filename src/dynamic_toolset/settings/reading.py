@@ -8,6 +8,7 @@ from typing import Any, Literal, get_origin
 
 from msgspec import Struct
 
+from dynamic_toolset.files import read_regular
 from dynamic_toolset.settings.model import Settings, leaves
 from dynamic_toolset.settings.problems import SettingsError, merged_settings, problems
 from dynamic_toolset.strict_yaml import MAX_BYTES, Parsed, YamlError, examine, lines_of, read
@@ -77,9 +78,12 @@ def load_with_sources(
     return layered(content, environ or {}, assignments, resource=resource)
 
 
-def read_file(file: Path) -> Content:
-    """Read a settings file. Raises SettingsError with all that is wrong with it, by line."""
-    return Content(str(file), _read(file))
+def read_file(file: Path, *, wait: bool = True) -> Content:
+    """Read a settings file. Raises SettingsError with all that is wrong with it, by line.
+
+    Who does not ``wait`` takes a regular file only: what comes through a pipe comes when it comes, or never.
+    """
+    return Content(str(file), _read(file, wait=wait))
 
 
 def layered(
@@ -116,13 +120,13 @@ def mistakes(text: str) -> tuple[YamlError, ...]:
 # --- The file -------------------------------------------------------------------------------------------------------
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, *, wait: bool) -> dict[str, Any]:
     try:
-        data = file.read_bytes()
+        data = _read_on(file) if wait else read_regular(file, MAX_BYTES)
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from None
     if len(data) > MAX_BYTES:
-        raise SettingsError(f"{file}: {len(data)} bytes; settings hold at most {MAX_BYTES}")
+        raise SettingsError(f"{file}: settings hold at most {MAX_BYTES} bytes")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -132,6 +136,11 @@ def _read(file: Path) -> dict[str, Any]:
     if found:
         raise SettingsError("\n".join(f"{file}:{mistake}" for mistake in found))
     return dict(content)
+
+
+def _read_on(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(MAX_BYTES + 1)
 
 
 def _examined(text: str) -> Parsed:
