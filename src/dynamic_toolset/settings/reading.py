@@ -25,6 +25,10 @@ class Source(Struct, frozen=True):
 
 DEFAULT = Source("default")
 
+_SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+"""What the kubelet appends to the name of a Service in the variables that each container of its namespace gets, unless
+the Pod says ``enableServiceLinks: false`` (kubernetes.io/docs/tutorials/services/connect-applications-service/)."""
+
 _WHOLE = frozenset(path.rpartition(".")[2] for path, hint in leaves() if get_origin(hint) is dict)
 
 
@@ -56,8 +60,9 @@ def load(
 
     An environment variable is the setting's path in capitals (``healthCheck.timeout`` is
     ``DYNAMIC_TOOLSET_HEALTH_CHECK_TIMEOUT``); an assignment is ``healthCheck.timeout=3s``. A list may be written
-    with commas, or as YAML. Raises SettingsError with all problems of the first of them that has any, one a line, each
-    with its source and the setting.
+    with commas, or as YAML. What the kubelet says there of Services that are called like this program is no setting.
+    Raises SettingsError with all problems of the first of them that has any, one a line, each with its source and the
+    setting.
     """
     return load_with_sources(file, environ, assignments).settings
 
@@ -172,10 +177,13 @@ def _is_given(content: Any, path: str) -> bool:
 
 def _variables(environ: Mapping[str, str], types: Mapping[str, Any]) -> Iterator[tuple[str, str, Source]]:
     variables = {ENVIRONMENT_PREFIX + _screaming(path): path for path in types}
+    services = tuple(name.removesuffix("SERVICE_HOST") for name in environ if name.endswith("_SERVICE_HOST"))
     for variable in sorted(environ):
-        if variable in variables:
+        linked = any(variable.startswith(one) and _SERVICE_LINK.fullmatch(variable, len(one)) for one in services)
+        # Of a Service dynamic-toolset-server it is tcp://10.0.0.1:8080, and of a person a number.
+        if variable in variables and not (linked and "://" in environ[variable]):
             yield variables[variable], environ[variable], Source("environment", variable)
-        elif variable.startswith(ENVIRONMENT_PREFIX):
+        elif variable.startswith(ENVIRONMENT_PREFIX) and not linked:
             raise SettingsError(f"{variable}: no such setting; there are {', '.join(variables)}")
 
 

@@ -166,6 +166,28 @@ def test_a_file_that_is_not_utf_8_is_refused_and_a_byte_order_mark_is_not(tmp_pa
         load(file)
 
 
+def test_what_the_kubelet_says_of_services_is_no_setting() -> None:
+    links = {
+        f"{name}_{what}": value
+        for name in ("DYNAMIC_TOOLSET", "DYNAMIC_TOOLSET_SERVER", "DYNAMIC_TOOLSET_METRICS", "KUBERNETES")
+        for what, value in {
+            "SERVICE_HOST": "10.0.0.1",
+            "SERVICE_PORT": "8080",
+            "SERVICE_PORT_HTTP": "8080",
+            "PORT": "tcp://10.0.0.1:8080",
+            "PORT_8080_TCP": "tcp://10.0.0.1:8080",
+            "PORT_8080_TCP_PROTO": "tcp",
+            "PORT_8080_TCP_PORT": "8080",
+            "PORT_8080_TCP_ADDR": "10.0.0.1",
+        }.items()
+    }
+    assert load_with_sources(None, links) == load_with_sources()
+    assert load(None, links | {"DYNAMIC_TOOLSET_SERVER_PORT": "8081"}).server.port == 8081
+    for wrong in ("DYNAMIC_TOOLSET_PORT", "DYNAMIC_TOOLSET_SERVICE_PORT"):  # without such a Service it is a mistake
+        with pytest.raises(SettingsError, match=f"{wrong}: no such setting"):
+            load(None, {wrong: "8080"})
+
+
 def test_what_a_variable_gave_wrong_is_told_with_its_name() -> None:
     a_name = "a name in lower case, of letters, digits and -"
     environ = {"DYNAMIC_TOOLSET_HEALTH_CHECK_TIMEOUT": "soon", "DYNAMIC_TOOLSET_NAMESPACES_INCLUDE": "a,B"}
