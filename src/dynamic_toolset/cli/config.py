@@ -105,7 +105,9 @@ def _from_manifest(file: str) -> Resource:
     if found:
         raise SettingsError("\n".join(f"{file}:{one.line}: {one.field}: {one.message}" for one in found))
     content = read(text)
-    return Resource(str((content.get("metadata") or {}).get("name", "")), content.get("spec", {}))
+    metadata = content.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return Resource(str(name or ""), content.get("spec", {}))
 
 
 async def _from_cluster(started: settings.Settings, kubeconfig: str | None, context: str | None) -> Resource | None:

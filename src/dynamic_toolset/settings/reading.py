@@ -182,6 +182,7 @@ def _variables(environ: Mapping[str, str], types: Mapping[str, Any]) -> Iterator
         linked = any(variable.startswith(one) and _SERVICE_LINK.fullmatch(variable, len(one)) for one in services)
         # Of a Service dynamic-toolset-server it is tcp://10.0.0.1:8080, and of a person a number.
         if variable in variables and not (linked and "://" in environ[variable]):
+            _check_text(variable, environ[variable])
             yield variables[variable], environ[variable], Source("environment", variable)
         elif variable.startswith(ENVIRONMENT_PREFIX) and not linked:
             raise SettingsError(f"{variable}: no such setting; there are {', '.join(variables)}")
@@ -191,8 +192,17 @@ def _options(assignments: Iterable[str], types: Mapping[str, Any]) -> Iterator[t
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or path not in types:
-            raise SettingsError(f"{assignment!r}: write SETTING=VALUE with one of {', '.join(types)}")
+            raise SettingsError(f"{path!r}: write SETTING=VALUE with one of {', '.join(types)}")
+        _check_text(path, text)
         yield path, text, Source("option")
+
+
+def _check_text(name: str, text: str) -> None:
+    """Raise SettingsError for bytes that are no text: Python takes them for halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SettingsError(f"{name}: this is not UTF-8") from None
 
 
 def _screaming(path: str) -> str:

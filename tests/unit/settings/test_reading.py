@@ -1,5 +1,6 @@
 """From file, environment and flags to the settings."""
 
+import os
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -164,6 +165,16 @@ def test_a_file_that_is_not_utf_8_is_refused_and_a_byte_order_mark_is_not(tmp_pa
     file.write_bytes(b"clusterDomain: a\n# \xe4\n")
     with pytest.raises(SettingsError, match=":2: this is not UTF-8"):
         load(file)
+
+
+@pytest.mark.parametrize("setting", ["catalogFolder", "server.audience", "selector", "toolset.base", "paused"])
+def test_bytes_that_are_no_text_are_refused(setting: str) -> None:
+    text = os.fsdecode(b"a\xff")  # as Python reads arguments and environment
+    with pytest.raises(SettingsError, match=f"^{setting}: this is not UTF-8$"):
+        load(assignments=[f"{setting}={text}"])
+    variable = "DYNAMIC_TOOLSET_" + re.sub("([A-Z])", r"_\1", setting).replace(".", "_").upper()
+    with pytest.raises(SettingsError, match=f"^{variable}: this is not UTF-8$"):
+        load(environ={variable: text})
 
 
 def test_what_the_kubelet_says_of_services_is_no_setting() -> None:
