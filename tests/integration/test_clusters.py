@@ -149,6 +149,33 @@ async def test_restarted_while_a_cluster_is_away_it_leaves_what_was_published(
     await until(lambda: second.verdict("metrics") == "healthy")
 
 
+@pytest.mark.parametrize("wrong", ["\ud800", "A" * 300, "a\n"], ids=["half a pair", "long", "two lines"])
+async def test_what_is_edited_while_a_cluster_is_away_is_in_nobodys_way(
+    cluster: Cluster, eu: Elsewhere, start: Start, wrong: str
+) -> None:
+    await cluster.add("ours")
+    await eu.add("metrics", kind="prometheus")
+    await eu.hand_over()
+    first = await start(**clusters(eu))
+    await until(lambda: cluster.known == {"shop/ours", "eu:shop/metrics"})
+    await first.stop()
+    await eu.away()
+    document = json.loads(cluster.documents["toolset.json"])
+    there = next(tool for tool in document["tools"] if tool["metadata"].get("cluster"))
+    path = there["endpoint"] + "/" + wrong
+    document["tools"] += [
+        there | change for change in ({"namespace": wrong}, {"type": wrong}, {"name": "a", "endpoint": path})
+    ]
+    document["tools"] += [there | {"metadata": there["metadata"] | {field: wrong}} for field in ("service", "name")]
+    await cluster.sandbox.patch("ConfigMap", *TARGET, {"data": {"toolset.json": json.dumps(document)}})
+
+    second = await start(**clusters(eu))
+    await until(lambda: "ClusterUnreachable" in second.problems)
+    known = {str(one.candidate.key) for one in second.reports[-1].discovered}
+    assert known <= {"shop/ours", "eu:shop/metrics"}
+    assert not {key for key in second.reports[-1].decisions if key.cluster} - {ServiceKey("shop", "metrics", "eu")}
+
+
 async def test_other_settings_and_another_config_map_leave_the_part_of_a_cluster_that_is_away(
     cluster: Cluster, eu: Elsewhere, serve: Callable[..., Awaitable[Served]]
 ) -> None:

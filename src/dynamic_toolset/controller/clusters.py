@@ -35,7 +35,7 @@ from dynamic_toolset.kube.resources import SECRETS, SERVICES
 from dynamic_toolset.model import Candidate, Health, Problem, ServiceKey, Verdict
 from dynamic_toolset.settings import RemoteCluster, Settings
 from dynamic_toolset.strict_yaml import YamlError, read
-from dynamic_toolset.toolset import generic
+from dynamic_toolset.toolset import generic, safety
 from dynamic_toolset.toolset.generic import Tool
 
 RECALLED = Health(Verdict.UNKNOWN, "not checked: its cluster has not been reached since the start")
@@ -304,7 +304,7 @@ class _Cluster:
         found = (
             (tool.service, recall(self._detector, tool.service, tool.type, tool.name, tool.endpoint)) for tool in tools
         )
-        recalled = {key: judged for key, judged in found if judged is not None}
+        recalled = {key: judged for key, judged in found if judged is not None and _is_safe(judged)}
         if recalled != self.recalled:
             self._pending |= dict.fromkeys(self.recalled.keys() - recalled.keys()) | recalled
             self.recalled = recalled
@@ -353,6 +353,11 @@ def _only(key: str, secret: Secret) -> Secret:
     bare = ObjectMeta(metadata.name, metadata.namespace, resource_version=metadata.resource_version)
     value = (secret.data or {}).get(key)
     return Secret(bare, None if value is None else {key: value})
+
+
+def _is_safe(judged: Judged) -> bool:
+    candidate = judged.decision.candidate
+    return candidate is None or safety.is_safe(candidate)
 
 
 def _connection(value: str) -> Connection:
