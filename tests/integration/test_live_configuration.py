@@ -22,7 +22,7 @@ from dynamic_toolset.controller.observer import Nobody, Several
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
-from dynamic_toolset.kube.errors import Forbidden
+from dynamic_toolset.kube.errors import BadRequest, Forbidden, Invalid, KubernetesError
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.model import Candidate, Health, Pass
 from dynamic_toolset.publication import status_writer
@@ -662,6 +662,33 @@ async def test_one_that_nobody_uses_is_told_so_and_that_of_another_instance_is_l
     await live.apply("taken", requireAnnotations=True)
     await asyncio.sleep(1)
     assert live.of("taken")["status"] == theirs
+
+
+@pytest.mark.parametrize(
+    "error", [Forbidden(403, "Forbidden", "no"), Invalid(422, "Invalid", "no"), BadRequest(400, "BadRequest", "no")]
+)
+async def test_that_of_another_that_nobody_may_write_is_not_in_the_way_of_ours(
+    live: Live, monkeypatch: pytest.MonkeyPatch, error: KubernetesError
+) -> None:
+    monkeypatch.setattr(resource_status, "UNCLAIMED_FOR", 0.1)
+    monkeypatch.setattr(status_writer, "PAUSE", 0.05)
+    client = live.status._writer._client
+    apply, tried = client.apply, list[str]()
+
+    async def refused(resource: Any, key: ObjectKey, *arguments: Any, **options: Any) -> Any:
+        if key.name == "idle":
+            tried.append(key.name)
+            raise error
+        return await apply(resource, key, *arguments, **options)
+
+    monkeypatch.setattr(client, "apply", refused)
+    await live.apply("idle")
+    await until(lambda: bool(tried))
+    for number in range(3):
+        await live.apply(clusterDomain=f"c{number}.example")
+        await until(lambda number=number: live.told.get("observedGeneration") == number + 1)
+    assert not live.problems
+    assert len(tried) == 1
 
 
 async def test_a_status_that_cannot_be_written_harms_nothing_and_is_told(
