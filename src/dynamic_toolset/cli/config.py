@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ def _mistakes(text: str, catalog: Path | None) -> tuple[Mistake, ...]:
 def _catalog(text: str, catalog: Path | None) -> Catalog | None:
     """Return the service types of which settings, which are right in themselves, may speak."""
     folder = settings.merged_settings(read(text) or {}).catalog_folder
-    if catalog is None and folder and not Path(folder).is_dir():
+    if catalog is None and folder and not os.path.isdir(folder):  # noqa: PTH112 - that of a Path raises errors
         print(f"warning: {printable(folder)} is not here: names of service types are not checked", file=sys.stderr)
         return None
     return load_catalog(catalog or (Path(folder) if folder else None))

@@ -64,6 +64,8 @@ def connect(content: Any) -> Connection:
         _refuse(part, what)
     url = _server(_text(cluster, "server", "the cluster"))
     proxy = _proxy(_text(cluster, "proxy-url", "the cluster"))
+    if proxy is not None and url.scheme == "http":
+        raise ConfigurationError("server of the cluster is not https: what is sent there could be read by its proxy")
     token = _text(user, "token", "the user").strip()
     if token and not (token.isascii() and token.isprintable()):
         raise ConfigurationError("the token of the user has characters that no token has")

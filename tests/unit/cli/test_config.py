@@ -66,6 +66,7 @@ class TestCheck:
         elsewhere = run("config", "check", "-", stdin=text + "catalogFolder: /etc/elsewhere\n")
         assert elsewhere.status == 0
         assert elsewhere.err == "warning: /etc/elsewhere is not here: names of service types are not checked\n"
+        assert run("config", "check", "-", stdin=text + f"catalogFolder: {'a' * 256}\n").status == 0
         wrong = run("config", "check", "-", "--catalog", "nowhere", stdin=text)
         assert (wrong.status, wrong.err.startswith("error: nowhere")) == (1, True)
 

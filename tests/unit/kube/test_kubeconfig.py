@@ -74,6 +74,10 @@ def test_a_proxy_on_the_way_may_be_plain_http_to_loopback():
         # Nowhere else is anything sent.
         (kubeconfig({"server": "http://api.example.com"}), "server of the cluster is not https"),
         (kubeconfig({"server": "http://127.0.0.1.example.com"}), "server of the cluster is not https"),
+        (
+            kubeconfig({"server": f"http://127.0.0.1/{SECRET}", "proxy-url": "http://169.254.169.254"}),
+            "could be read by its proxy",
+        ),
         (kubeconfig({"server": f"https://u:{SECRET}@api.example.com"}), "server of the cluster holds a user"),
         (kubeconfig({"server": f"https://api.example.com/?{SECRET}"}), "more than an address and a path"),
         (kubeconfig({"server": f"file:///{SECRET}"}), "server of the cluster is no http or https URL"),
