@@ -1,8 +1,13 @@
-"""Reads files that people write, while the service runs: it waits for nobody, and reads no further than it must."""
+"""Files that people write, read while the service runs: it waits for nobody, and reads no further than it must."""
 
 import os
 import stat
 from pathlib import Path
+
+
+def shown(file: Path) -> str:
+    """Return a path as text, with ``?`` for what is none: a file may be called by any bytes."""
+    return str(file).encode(errors="replace").decode()
 
 
 def read_regular(file: Path, most: int) -> bytes:

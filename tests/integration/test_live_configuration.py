@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from aiohttp import web
@@ -28,6 +30,8 @@ from dynamic_toolset.model import Candidate, Health, Pass
 from dynamic_toolset.publication import status_writer
 from dynamic_toolset.sandbox import status
 from dynamic_toolset.sandbox.resources import CONFIG_MAPS, LEASES, TOOLSET_CONFIGS, Target
+from dynamic_toolset.server import configuration
+from dynamic_toolset.server.problems import Refusal, encode
 from dynamic_toolset.server.source import Source
 from dynamic_toolset.server.telemetry import Telemetry
 from tests.integration.sandboxed import POLICY, QUICK, TARGET, Cluster, listed, until
@@ -304,6 +308,21 @@ async def test_the_catalog_is_taken_up_by_itself(start: Start, cluster: Cluster,
     assert "orders" in live.configuration.setup.catalog.types
     (folder / "orders.yaml").unlink()
     await until(lambda: "orders" not in live.configuration.setup.catalog.types and not live.problems)
+
+
+async def test_a_file_may_be_called_by_bytes_that_are_no_text(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "types"
+    folder.mkdir()
+    file = tmp_path / os.fsdecode(b"settings-\xff.yaml")
+    file.write_text(yaml.safe_dump(SHARED | {"catalogFolder": str(folder)}))
+    async with living(cluster, file) as live:
+        await until(lambda: bool(live.passes))
+        assert b"settings-?.yaml" in msgspec.json.encode(configuration.shown(live.configuration))
+        (folder / os.fsdecode(b"\xff.yaml")).write_text("name: [")
+        await until(lambda: "?.yaml" in live.problems.get("CatalogInvalid", ""))
+        with pytest.raises(Refusal) as refused:
+            await configuration.reloaded(live.configuration)
+        assert b"?.yaml" in encode(refused.value, instance="/", request_id="1")
 
 
 # --- The ToolsetConfig -----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_origin
 
 from msgspec import Struct
 
-from dynamic_toolset.files import read_regular
+from dynamic_toolset.files import read_regular, shown
 from dynamic_toolset.settings.model import Settings, leaves
 from dynamic_toolset.settings.problems import SettingsError, merged_settings, problems
 from dynamic_toolset.strict_yaml import MAX_BYTES, Parsed, YamlError, examine, lines_of, read
@@ -88,7 +88,7 @@ def read_file(file: Path, *, wait: bool = True) -> Content:
 
     Who does not ``wait`` takes a regular file only: what comes through a pipe comes when it comes, or never.
     """
-    return Content(str(file), _read(file, wait=wait))
+    return Content(shown(file), _read(file, wait=wait))
 
 
 def layered(
