@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.model import ServiceKey
@@ -302,6 +303,29 @@ async def test_a_kubeconfig_that_cannot_be_used_is_named_and_the_last_one_stays(
     await until(lambda: "has no key kubeconfig" in subject.problems["ClusterUnusable"])
     await eu.hand_over()
     await until(lambda: not subject.problems)
+
+
+async def test_what_another_cluster_says_is_told_in_one_line_of_bounded_length(
+    cluster: Cluster, eu: Elsewhere, start: Start
+) -> None:
+    async def talkative(_: web.Request) -> web.Response:
+        return web.json_response({"kind": "Status", "message": "a\n\x1b" * 10_000}, status=403)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", talkative)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    kubeconfig = eu.kubeconfig()
+    host, port = runner.addresses[0][:2]
+    kubeconfig["clusters"][0]["cluster"]["server"] = f"http://{host}:{port}"
+    await eu.hand_over(kubeconfig)
+    subject = await start(**clusters(eu))
+    said = await until(lambda: subject.problems.get("ClusterUnreachable"))
+    assert "403" in said
+    assert said.isprintable()
+    assert len(said) < 700
+    await runner.cleanup()
 
 
 async def test_no_secret_is_asked_for_without_another_cluster(cluster: Cluster, start: Start) -> None:
