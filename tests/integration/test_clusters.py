@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.model import ServiceKey
@@ -149,6 +150,33 @@ async def test_restarted_while_a_cluster_is_away_it_leaves_what_was_published(
     await until(lambda: second.verdict("metrics") == "healthy")
 
 
+@pytest.mark.parametrize("wrong", ["\ud800", "A" * 300, "a\n"], ids=["half a pair", "long", "two lines"])
+async def test_what_is_edited_while_a_cluster_is_away_is_in_nobodys_way(
+    cluster: Cluster, eu: Elsewhere, start: Start, wrong: str
+) -> None:
+    await cluster.add("ours")
+    await eu.add("metrics", kind="prometheus")
+    await eu.hand_over()
+    first = await start(**clusters(eu))
+    await until(lambda: cluster.known == {"shop/ours", "eu:shop/metrics"})
+    await first.stop()
+    await eu.away()
+    document = json.loads(cluster.documents["toolset.json"])
+    there = next(tool for tool in document["tools"] if tool["metadata"].get("cluster"))
+    path = there["endpoint"] + "/" + wrong
+    document["tools"] += [
+        there | change for change in ({"namespace": wrong}, {"type": wrong}, {"name": "a", "endpoint": path})
+    ]
+    document["tools"] += [there | {"metadata": there["metadata"] | {field: wrong}} for field in ("service", "name")]
+    await cluster.sandbox.patch("ConfigMap", *TARGET, {"data": {"toolset.json": json.dumps(document)}})
+
+    second = await start(**clusters(eu))
+    await until(lambda: "ClusterUnreachable" in second.problems)
+    known = {str(one.candidate.key) for one in second.reports[-1].discovered}
+    assert known <= {"shop/ours", "eu:shop/metrics"}
+    assert not {key for key in second.reports[-1].decisions if key.cluster} - {ServiceKey("shop", "metrics", "eu")}
+
+
 async def test_other_settings_and_another_config_map_leave_the_part_of_a_cluster_that_is_away(
     cluster: Cluster, eu: Elsewhere, serve: Callable[..., Awaitable[Served]]
 ) -> None:
@@ -246,6 +274,13 @@ async def test_another_kubeconfig_is_taken_up_without_a_restart(cluster: Cluster
         ({"users": []}, "current-context is missing"),
         ("nothing of the kind", "it is no kubeconfig"),
         ({"token": "sesame\n", "current-context": 5}, "current-context of the kubeconfig is no text"),
+        (
+            {
+                "contexts": [{"name": "c", "context": {"cluster": "c"}}],
+                "clusters": [{"name": "c", "cluster": {"server": "https://a..example.com"}}],
+            },
+            "server of the cluster is no http or https URL",
+        ),
     ],
 )
 async def test_a_kubeconfig_that_cannot_be_used_is_named_and_the_last_one_stays(
@@ -268,6 +303,29 @@ async def test_a_kubeconfig_that_cannot_be_used_is_named_and_the_last_one_stays(
     await until(lambda: "has no key kubeconfig" in subject.problems["ClusterUnusable"])
     await eu.hand_over()
     await until(lambda: not subject.problems)
+
+
+async def test_what_another_cluster_says_is_told_in_one_line_of_bounded_length(
+    cluster: Cluster, eu: Elsewhere, start: Start
+) -> None:
+    async def talkative(_: web.Request) -> web.Response:
+        return web.json_response({"kind": "Status", "message": "a\n\x1b" * 10_000}, status=403)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", talkative)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    kubeconfig = eu.kubeconfig()
+    host, port = runner.addresses[0][:2]
+    kubeconfig["clusters"][0]["cluster"]["server"] = f"http://{host}:{port}"
+    await eu.hand_over(kubeconfig)
+    subject = await start(**clusters(eu))
+    said = await until(lambda: subject.problems.get("ClusterUnreachable"))
+    assert "403" in said
+    assert said.isprintable()
+    assert len(said) < 700
+    await runner.cleanup()
 
 
 async def test_no_secret_is_asked_for_without_another_cluster(cluster: Cluster, start: Start) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from aiohttp import web
@@ -22,12 +24,14 @@ from dynamic_toolset.controller.observer import Nobody, Several
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.connection import static
-from dynamic_toolset.kube.errors import Forbidden
+from dynamic_toolset.kube.errors import BadRequest, Forbidden, Invalid, KubernetesError
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.model import Candidate, Health, Pass
 from dynamic_toolset.publication import status_writer
 from dynamic_toolset.sandbox import status
 from dynamic_toolset.sandbox.resources import CONFIG_MAPS, LEASES, TOOLSET_CONFIGS, Target
+from dynamic_toolset.server import configuration
+from dynamic_toolset.server.problems import Refusal, encode
 from dynamic_toolset.server.source import Source
 from dynamic_toolset.server.telemetry import Telemetry
 from tests.integration.sandboxed import NO_HOLD, POLICY, QUICK, TARGET, Cluster, listed, until
@@ -306,6 +310,21 @@ async def test_the_catalog_is_taken_up_by_itself(start: Start, cluster: Cluster,
     assert "orders" in live.configuration.setup.catalog.types
     (folder / "orders.yaml").unlink()
     await until(lambda: "orders" not in live.configuration.setup.catalog.types and not live.problems)
+
+
+async def test_a_file_may_be_called_by_bytes_that_are_no_text(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "types"
+    folder.mkdir()
+    file = tmp_path / os.fsdecode(b"settings-\xff.yaml")
+    file.write_text(yaml.safe_dump(SHARED | {"catalogFolder": str(folder)}))
+    async with living(cluster, file) as live:
+        await until(lambda: bool(live.passes))
+        assert b"settings-?.yaml" in msgspec.json.encode(configuration.shown(live.configuration))
+        (folder / os.fsdecode(b"\xff.yaml")).write_text("name: [")
+        await until(lambda: "?.yaml" in live.problems.get("CatalogInvalid", ""))
+        with pytest.raises(Refusal) as refused:
+            await configuration.reloaded(live.configuration)
+        assert b"?.yaml" in encode(refused.value, instance="/", request_id="1")
 
 
 # --- The ToolsetConfig -----------------------------------------------------------------------------------------------
@@ -671,6 +690,33 @@ async def test_one_that_nobody_uses_is_told_so_and_that_of_another_instance_is_l
     await live.apply("taken", requireAnnotations=True)
     await asyncio.sleep(1)
     assert live.of("taken")["status"] == theirs
+
+
+@pytest.mark.parametrize(
+    "error", [Forbidden(403, "Forbidden", "no"), Invalid(422, "Invalid", "no"), BadRequest(400, "BadRequest", "no")]
+)
+async def test_that_of_another_that_nobody_may_write_is_not_in_the_way_of_ours(
+    live: Live, monkeypatch: pytest.MonkeyPatch, error: KubernetesError
+) -> None:
+    monkeypatch.setattr(resource_status, "UNCLAIMED_FOR", 0.1)
+    monkeypatch.setattr(status_writer, "PAUSE", 0.05)
+    client = live.status._writer._client
+    apply, tried = client.apply, list[str]()
+
+    async def refused(resource: Any, key: ObjectKey, *arguments: Any, **options: Any) -> Any:
+        if key.name == "idle":
+            tried.append(key.name)
+            raise error
+        return await apply(resource, key, *arguments, **options)
+
+    monkeypatch.setattr(client, "apply", refused)
+    await live.apply("idle")
+    await until(lambda: bool(tried))
+    for number in range(3):
+        await live.apply(clusterDomain=f"c{number}.example")
+        await until(lambda number=number: live.told.get("observedGeneration") == number + 1)
+    assert not live.problems
+    assert len(tried) == 1
 
 
 async def test_a_status_that_cannot_be_written_harms_nothing_and_is_told(

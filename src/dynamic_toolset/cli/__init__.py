@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 
+from dynamic_toolset.cli import streams
+
 
 def main() -> None:
     """Run the command that ``sys.argv`` names.
@@ -15,6 +17,9 @@ def main() -> None:
         # Until the service has something to finish. By default a signal would be the end with another status than 0,
         # and as process 1 of a container it would not be heard at all.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+    streams.prepare()
+    failed = 2 if sys.argv[1:2] == ["diff"] else 1
 
     import click
 
@@ -30,19 +35,11 @@ def main() -> None:
     except Exception as error:
         from dynamic_toolset.cli.failures import EXPECTED, complain
 
+        if streams.is_full(error):
+            streams.give_up(error.strerror, failed)
         if not isinstance(error, EXPECTED):
             raise
         complain(error)
         sys.exit(1)
     finally:
-        _flush()
-
-
-def _flush() -> None:
-    """Write out what is left while a closed pipe (``| head``) can still be told from a mistake of ours."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more when it ends (docs.python.org/3/library/signal.html, "Note on SIGPIPE").
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        streams.flush(failed)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -61,13 +62,26 @@ def _matching(pattern: str, hint: str) -> Callable[..., str | None]:
     return check
 
 
+def _check_url(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        url = urlsplit(value)
+        known = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # half of the brackets of an IPv6 address, or a port that is none
+        known = False
+    if not known or not re.fullmatch(r"[^?#\s]+", value):
+        raise click.BadParameter("write http://HOST:PORT or https://HOST:PORT")
+    return value
+
+
 _NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 
 _service = _options(
     click.option(
         "--url",
         metavar="URL",
-        callback=_matching(r"https?://[^/?#\s]+[^?#\s]*", "http://HOST:PORT or https://HOST:PORT"),
+        callback=_check_url,
         help="Where the service answers. Default: asked through the API server.",
     ),
     click.option("--ca-file", metavar="FILE", help="Certificates to trust for --url, PEM. Default: the system's."),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ def _mistakes(text: str, catalog: Path | None) -> tuple[Mistake, ...]:
 def _catalog(text: str, catalog: Path | None) -> Catalog | None:
     """Return the service types of which settings, which are right in themselves, may speak."""
     folder = settings.merged_settings(read(text) or {}).catalog_folder
-    if catalog is None and folder and not Path(folder).is_dir():
+    if catalog is None and folder and not os.path.isdir(folder):  # noqa: PTH112 - that of a Path raises errors
         print(f"warning: {printable(folder)} is not here: names of service types are not checked", file=sys.stderr)
         return None
     return load_catalog(catalog or (Path(folder) if folder else None))
@@ -105,7 +106,9 @@ def _from_manifest(file: str) -> Resource:
     if found:
         raise SettingsError("\n".join(f"{file}:{one.line}: {one.field}: {one.message}" for one in found))
     content = read(text)
-    return Resource(str((content.get("metadata") or {}).get("name", "")), content.get("spec", {}))
+    metadata = content.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return Resource(str(name or ""), content.get("spec", {}))
 
 
 async def _from_cluster(started: settings.Settings, kubeconfig: str | None, context: str | None) -> Resource | None:

@@ -8,7 +8,8 @@ kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/
 """
 
 import os
-from collections.abc import AsyncIterator, Iterable
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from dynamic_toolset.kube.errors import ApiError, ConnectionFailed, Forbidden, N
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.kube.resources import SERVICES
 from dynamic_toolset.kube.tokens import request_token
+from dynamic_toolset.server import answers
 from dynamic_toolset.server.access import PREFIX, TOKEN_HEADER
 from dynamic_toolset.server.problems import ProblemDetails
 
@@ -34,6 +36,18 @@ API = "/api/v1"
 
 NAMESPACE = "kubernaut-system"
 """Where the Service is, unless somebody says otherwise."""
+
+_ANSWERS: Mapping[str, Any] = {
+    "/config": answers.ConfigAnswer,
+    "/diff": answers.DiffAnswer,
+    "/discover": answers.Accepted,
+    "/history": answers.HistoryList,
+    "/services": answers.ServiceList,
+    "/statistics": answers.StatisticsAnswer,
+    "/toolset": answers.ToolsetAnswer,
+    "/toolsets": answers.ToolsetList,
+}
+"""What is to be said at each path: whoever says something else is somebody else, or of another version."""
 
 _UNREACHABLE = "error trying to reach service: "
 
@@ -78,7 +92,7 @@ class Where(Struct, frozen=True):
         return SERVICES.path(self.key.namespace, f"{scheme}:{self.key.name}:{self.port}", "proxy")
 
     def __str__(self) -> str:
-        return self.url or f"Service {self.key}"
+        return re.sub("//.*@", "//***@", self.url) if self.url else f"Service {self.key}"
 
 
 class Remote:
@@ -95,11 +109,11 @@ class Remote:
 
     async def get(self, path: str, query: Iterable[tuple[str, str]] = ()) -> Any:
         """Return what the API says, as plain data. Raises RemoteError."""
-        return self._plain(await self._ask("GET", path, query))
+        return self._plain(await self._ask("GET", path, query), path)
 
     async def post(self, path: str) -> Any:
         """Let the service do something, and return what it says. Raises RemoteError."""
-        return self._plain(await self._ask("POST", path))
+        return self._plain(await self._ask("POST", path), path)
 
     async def text(self, path: str, media_type: str) -> str:
         """Return what the API says in another form than JSON. Raises RemoteError."""
@@ -125,11 +139,12 @@ class Remote:
             return answer
         raise RemoteError(refused(answer, self._where, method, has_token=self._has_token))
 
-    def _plain(self, answer: Passed) -> Any:
+    def _plain(self, answer: Passed, path: str) -> Any:
         if answer.content_type == JSON:
             try:
+                msgspec.json.decode(answer.body, type=_ANSWERS[path])
                 return msgspec.json.decode(answer.body)
-            except ValueError:
+            except (ValueError, RecursionError):
                 pass
         raise self._stranger(answer)
 

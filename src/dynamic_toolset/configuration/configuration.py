@@ -18,6 +18,7 @@ from dynamic_toolset.configuration.toolset_configs import ToolsetConfigs
 from dynamic_toolset.controller.pacer import Pacer
 from dynamic_toolset.controller.supervisor import Supervisor
 from dynamic_toolset.discovery.catalog import CatalogError
+from dynamic_toolset.files import shown
 from dynamic_toolset.kube.client import Client
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.kube.reflector import Reflector
@@ -118,7 +119,7 @@ class Configuration:
     @property
     def file(self) -> str | None:
         """The path of the settings' file; None without one."""
-        return None if self._sources.file is None else str(self._sources.file)
+        return None if self._sources.file is None else shown(self._sources.file)
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the settings, or in the way of knowing them."""

@@ -74,6 +74,8 @@ class Sources:
         self.file = file
         self._environ = environ or {}
         self._assignments = tuple(assignments)
+        self._piped: Content | None = None
+        self._begun = False
         self._folder: Path | None = None
         self._ca_file: Path | None = None
         self._seen: Signature = ((), (), ())
@@ -85,17 +87,26 @@ class Sources:
         """
         # What is read is looked at before, so that what changes meanwhile is read again.
         self._seen = self._signature()
-        content = None if self.file is None else read_file(self.file)
+        content = None if self.file is None else self._content(self.file)
         alone = layered(content, self._environ, self._assignments)
         folder = alone.settings.catalog_folder
         self._folder = Path(folder) if folder else None
         how = alone.settings.health_check
         self._ca_file = Path(how.ca_file) if how.ca_file else None
-        self._seen = (self._seen[0], *self._signature()[1:])
+        self._seen = (() if self._piped else self._seen[0], *self._signature()[1:])
         catalog = load_catalog(self._folder)
         _check_types(alone.settings, catalog)
         trusted = read_authorities(how) if authorities else ""
         return Basis(content, self._environ, self._assignments, catalog, alone, trusted)
+
+    def _content(self, file: Path) -> Content:
+        """Return what the file says; if it was a pipe at the start, which can be read once, what that said."""
+        if self._begun:
+            return self._piped or read_file(file, wait=False)
+        regular = os.path.isfile(file)  # noqa: PTH113 - that of a Path raises errors
+        content = read_file(file)
+        self._begun, self._piped = True, None if regular else content
+        return content
 
     def look(self) -> "Signature | None":
         """Return what all of it looks like, if that is different from when it was read; otherwise None."""
@@ -103,7 +114,7 @@ class Sources:
         return None if found == self._seen else found
 
     def _signature(self) -> "Signature":
-        return (_marks(self.file), _marks_of(self._folder), _marks(self._ca_file))
+        return (() if self._piped else _marks(self.file), _marks_of(self._folder), _marks(self._ca_file))
 
 
 class Fixed(Sources):

@@ -34,8 +34,8 @@ from dynamic_toolset.kube.reflector import Reflector, backoff
 from dynamic_toolset.kube.resources import SECRETS, SERVICES
 from dynamic_toolset.model import Candidate, Health, Problem, ServiceKey, Verdict
 from dynamic_toolset.settings import RemoteCluster, Settings
-from dynamic_toolset.strict_yaml import YamlError, read
-from dynamic_toolset.toolset import generic
+from dynamic_toolset.strict_yaml import YamlError, read, shortened
+from dynamic_toolset.toolset import generic, safety
 from dynamic_toolset.toolset.generic import Tool
 
 RECALLED = Health(Verdict.UNKNOWN, "not checked: its cluster has not been reached since the start")
@@ -43,6 +43,9 @@ RECALLED = Health(Verdict.UNKNOWN, "not checked: its cluster has not been reache
 
 _NOWHERE = "https://not-connected.invalid"
 """The address of a cluster before its kubeconfig has been read: nothing is sent there."""
+
+_MAX_SAID = 500
+"""Characters of an error of another cluster that are told."""
 
 _ANY_SERVICE = ObjectKey("default", "kubernetes")
 """A Service that every cluster has, and any other would do."""
@@ -267,9 +270,9 @@ class _Cluster:
         watches = [self.namespaces.reflector.statistics] if self.namespaces.needed else []
         for now in (*watches, self.services.statistics):
             if now.consecutive_failures >= PATIENCE:
-                yield Problem(
-                    "ClusterUnreachable", f"cluster {self._name} cannot be followed: {now.last_error}; {stays}"
-                )
+                # The words are those of another cluster's API, or of whoever answers in its place.
+                why = shortened(now.last_error or "", _MAX_SAID)
+                yield Problem("ClusterUnreachable", f"cluster {self._name} cannot be followed: {why}; {stays}")
                 return
 
     def _why_unusable(self) -> str | None:
@@ -304,7 +307,7 @@ class _Cluster:
         found = (
             (tool.service, recall(self._detector, tool.service, tool.type, tool.name, tool.endpoint)) for tool in tools
         )
-        recalled = {key: judged for key, judged in found if judged is not None}
+        recalled = {key: judged for key, judged in found if judged is not None and _is_safe(judged)}
         if recalled != self.recalled:
             self._pending |= dict.fromkeys(self.recalled.keys() - recalled.keys()) | recalled
             self.recalled = recalled
@@ -353,6 +356,11 @@ def _only(key: str, secret: Secret) -> Secret:
     bare = ObjectMeta(metadata.name, metadata.namespace, resource_version=metadata.resource_version)
     value = (secret.data or {}).get(key)
     return Secret(bare, None if value is None else {key: value})
+
+
+def _is_safe(judged: Judged) -> bool:
+    candidate = judged.decision.candidate
+    return candidate is None or safety.is_safe(candidate)
 
 
 def _connection(value: str) -> Connection:

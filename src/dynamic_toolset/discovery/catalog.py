@@ -15,8 +15,9 @@ import yaml
 from msgspec import Meta, Struct
 
 from dynamic_toolset.discovery.expressions import unfit
+from dynamic_toolset.files import read_regular
 from dynamic_toolset.model import AgentBinding, HealthCheck, HttpBinding, Identity, InstancesBinding, Scheme
-from dynamic_toolset.strict_yaml import MISFITS, YamlLoader
+from dynamic_toolset.strict_yaml import YamlLoader, examine
 
 CUSTOM = "custom"
 """The type whose rules hold for an annotated type that the catalog does not know."""
@@ -97,13 +98,14 @@ def load_catalog(folder: Path | None = None) -> Catalog:
     problems: list[str] = []
     types: dict[str, ServiceType] = {}
     for file in _files(_BUILT_IN):
-        _load_into(types, {}, file, problems)
+        data = file.read_bytes()
+        _load_into(types, {}, file, data, yaml.load(data, YamlLoader), problems)  # noqa: S506 - a safe loader
     if folder is not None:
-        if not folder.is_dir():
-            raise CatalogError(f"{folder}: catalogFolder: there is no such folder")
         origin: dict[str, Path] = {}
-        for file in _files(folder):
-            _load_into(types, origin, file, problems)
+        for file in _files_of_people(folder):
+            read = _read(file, problems)
+            if read is not None:
+                _load_into(types, origin, file, *read, problems)
     if problems:
         raise CatalogError("\n".join(problems))
     return Catalog(MappingProxyType(dict(sorted(types.items()))))
@@ -114,24 +116,41 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in {".yaml", ".yml"} and path.name[0] != ".")
 
 
-def _load_into(types: dict[str, ServiceType], origin: dict[str, Path], file: Path, problems: list[str]) -> None:
+def _files_of_people(folder: Path) -> list[Path]:
     try:
-        data = file.read_bytes()
-        if len(data) > MAX_FILE_BYTES:
-            problems.append(f"{file}:1: file: {len(data)} bytes; a service type holds at most {MAX_FILE_BYTES}")
-            return
-        content = yaml.load(data, YamlLoader)  # noqa: S506 - a safe loader
+        return _files(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CatalogError(f"{folder}: catalogFolder: there is no such folder") from None
+    except OSError as error:
+        raise CatalogError(f"{folder}: catalogFolder: {error.strerror}") from None
+
+
+def _read(file: Path, problems: list[str]) -> tuple[bytes, Any] | None:
+    """Return what is in a file that somebody wrote, also as plain data; None if that cannot be had.
+
+    Read as settings are, in bounded time and memory: what is nested a thousand times would be the end of the process.
+    """
+    try:
+        data = read_regular(file, MAX_FILE_BYTES)
+        text = data.decode("utf-8-sig")
     except OSError as error:
         problems.append(f"{file}:1: file: {error.strerror}")
-        return
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problems.append(f"{file}:{line}: file: not YAML: {getattr(error, 'problem', None) or 'unreadable characters'}")
-        return
-    except MISFITS as error:
-        problems.append(f"{file}:1: file: a value does not fit its type: {error}; put it in quotes")
-        return
+        return None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problems.append(f"{file}:{line}: file: this is not UTF-8")
+        return None
+    if len(data) > MAX_FILE_BYTES:
+        problems.append(f"{file}:1: file: a service type holds at most {MAX_FILE_BYTES} bytes")
+        return None
+    content, mistakes = examine(text)
+    problems += [f"{file}:{one.line}: {one.path or 'file'}: {one.why}" for one in mistakes]
+    return None if mistakes else (data, content)
+
+
+def _load_into(
+    types: dict[str, ServiceType], origin: dict[str, Path], file: Path, data: bytes, content: Any, problems: list[str]
+) -> None:
     try:
         service_type = msgspec.convert(content, ServiceType)
         found = list(_contradictions(service_type))

@@ -3,6 +3,7 @@
 import ssl
 from pathlib import Path
 
+from dynamic_toolset.files import read_regular
 from dynamic_toolset.settings import HealthCheckSettings, SettingsError
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -18,8 +19,7 @@ def read_authorities(settings: HealthCheckSettings) -> str:
         return ""
     name = f"healthCheck.caFile {settings.ca_file}"
     try:
-        with Path(settings.ca_file).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_regular(Path(settings.ca_file), MAX_BYTES)
     except OSError as error:
         raise SettingsError(f"{name}: {error.strerror or error}") from None
     if len(content) > MAX_BYTES:

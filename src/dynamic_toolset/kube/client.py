@@ -36,7 +36,15 @@ from dynamic_toolset.kube.answers import (
     parse_retry_after,
 )
 from dynamic_toolset.kube.connection import Connection
-from dynamic_toolset.kube.errors import AnswerTooLong, ConnectionFailed, Gone, InvalidAnswer, KubernetesError, NotFound
+from dynamic_toolset.kube.errors import (
+    AnswerTooLong,
+    ConfigurationError,
+    ConnectionFailed,
+    Gone,
+    InvalidAnswer,
+    KubernetesError,
+    NotFound,
+)
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.kube.resources import Resource
 
@@ -501,6 +509,8 @@ def _named_errors(request: str) -> Iterator[None]:
         raise ConnectionFailed(f"{request}: no answer in time") from error
     except (aiohttp.ClientError, OSError) as error:
         raise ConnectionFailed(f"{request}: {str(error) or type(error).__name__}") from error
+    except ValueError as error:  # of a host name that cannot be encoded, say: whoever made the address may be anybody
+        raise ConfigurationError(f"{request}: this cannot be asked for as the connection says: {error}") from error
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> KubernetesError:

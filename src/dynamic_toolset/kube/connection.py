@@ -138,10 +138,9 @@ class Connection:
         proxy: str | None = None,
         server_name: str | None = None,
     ) -> None:
-        address = urlsplit(server)
-        if address.scheme not in ("http", "https") or not address.hostname:
+        if not _is_url(server):
             raise ConfigurationError(f"the address of a Kubernetes API must be an http or https URL, not {server!r}")
-        if proxy is not None and urlsplit(proxy).scheme not in ("http", "https"):
+        if proxy is not None and not _is_url(proxy):
             raise ConfigurationError(f"the proxy of {server} must be an http or https URL, not {proxy!r}")
         self.server = server.rstrip("/")
         self.namespace = namespace
@@ -293,6 +292,14 @@ def _default_kubeconfig() -> str:
 def _proxy(configuration: Any) -> Any:
     host = urlsplit(configuration.host).hostname or ""
     return None if proxy_bypass(host) else configuration.proxy
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # half of the brackets of an IPv6 address, or a port that is none
+        return False
 
 
 def _read_token(path: Path) -> str:

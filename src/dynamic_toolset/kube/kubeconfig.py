@@ -8,6 +8,7 @@ what is in it but names of fields, contexts, clusters and users.
 import base64
 import binascii
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,9 @@ _REFUSED = {
 
 _MAX_NAME = 80
 
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
+"""What can be looked up. Anything else is an error of Python's, of many types, once it is asked for."""
+
 
 def connect(content: Any) -> Connection:
     """Return the connection of the current context of a kubeconfig, which has been read as plain data.
@@ -60,6 +64,8 @@ def connect(content: Any) -> Connection:
         _refuse(part, what)
     url = _server(_text(cluster, "server", "the cluster"))
     proxy = _proxy(_text(cluster, "proxy-url", "the cluster"))
+    if proxy is not None and url.scheme == "http":
+        raise ConfigurationError("server of the cluster is not https: what is sent there could be read by its proxy")
     token = _text(user, "token", "the user").strip()
     if token and not (token.isascii() and token.isprintable()):
         raise ConfigurationError("the token of the user has characters that no token has")
@@ -69,7 +75,7 @@ def connect(content: Any) -> Connection:
         credentials=StaticToken(token) if token else None,
         tls=_tls(cluster, user) if url.scheme == "https" else Files(),
         proxy=proxy,
-        server_name=_text(cluster, "tls-server-name", "the cluster") or None,
+        server_name=_server_name(_text(cluster, "tls-server-name", "the cluster")),
     )
 
 
@@ -130,10 +136,16 @@ def _proxy(text: str) -> str | None:
     return _url(text, "proxy-url").geturl() if text else None
 
 
+def _server_name(text: str) -> str | None:
+    if text and not _is_host(text):
+        raise ConfigurationError("tls-server-name of the cluster is no name of a host")
+    return text or None
+
+
 def _url(text: str, field: str) -> SplitResult:
     try:
         url = urlsplit(text)
-        known = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+        known = url.scheme in ("http", "https") and _is_host(url.hostname or "") and (url.port is None or url.port > 0)
     except ValueError:
         known = False
     if not known or not text.isascii() or not text.isprintable() or " " in text:
@@ -189,6 +201,14 @@ def _as_file(content: bytes) -> Iterator[str]:
             file.write(content)
             file.flush()
             yield file.name
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return bool(_HOST_NAME.fullmatch(text))
+    return True
 
 
 def _is_loopback(host: str) -> bool:

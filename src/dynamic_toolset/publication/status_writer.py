@@ -9,7 +9,15 @@ import structlog
 from msgspec import Struct
 
 from dynamic_toolset.kube.client import Client
-from dynamic_toolset.kube.errors import Forbidden, KubernetesError, NotFound
+from dynamic_toolset.kube.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Invalid,
+    KubernetesError,
+    NotFound,
+    TooLarge,
+)
 from dynamic_toolset.kube.objects import ObjectKey
 from dynamic_toolset.publication.configmap import FIELD_MANAGER
 from dynamic_toolset.publication.status import means_the_same
@@ -24,6 +32,9 @@ PATIENCE = 3
 """Writes in a row that fail until a person should know."""
 
 _LONGEST_RETRY = 60.0
+
+_FOR_GOOD = (Forbidden, BadRequest, Conflict, TooLarge, Invalid)
+"""Refusals that the same request would meet again. Somebody may have given us leave for ours only."""
 
 
 class Wanted(Struct, frozen=True):
@@ -97,13 +108,10 @@ class StatusWriter:
                 wrote |= await self._write(one)
             except NotFound:
                 continue  # it is gone; whoever follows them will hear of it
-            except Forbidden as error:
-                if not one.ours:
-                    self._refused[one.uid] = one.status  # somebody gave us leave for ours only
-                    continue
-                await self._fail(str(error))
-                return True
             except KubernetesError as error:
+                if not one.ours and isinstance(error, _FOR_GOOD):
+                    self._refused[one.uid] = one.status  # what is wrong with that of others is not in the way of ours
+                    continue
                 await self._fail(str(error))
                 return True
         if wanted:

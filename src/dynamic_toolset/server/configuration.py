@@ -6,6 +6,7 @@ from dynamic_toolset.discovery.catalog import CatalogError
 from dynamic_toolset.server import answers
 from dynamic_toolset.server.problems import FieldError, Refusal
 from dynamic_toolset.settings import SettingsError
+from dynamic_toolset.strict_yaml import shortened
 
 
 def shown(configuration: Configuration) -> answers.ConfigAnswer:
@@ -20,6 +21,6 @@ async def reloaded(configuration: Configuration) -> answers.ReloadAnswer:
     try:
         done = await configuration.reload()
     except (SettingsError, CatalogError) as error:
-        errors = [FieldError("", line) for line in str(error).splitlines()]
+        errors = [FieldError("", shortened(line, 1000)) for line in str(error).splitlines()]
         raise Refusal(400, "the settings cannot be used, so those before stay in force", errors=errors) from None
     return answers.ReloadAnswer(done.changed, done.need_restart)

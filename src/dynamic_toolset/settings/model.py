@@ -292,11 +292,13 @@ class ToolsetSettings(_Settings, frozen=True):
     credentials: tuple[Credential, ...] = ()
 
     def _contradictions(self) -> Iterator[Contradiction]:
-        services = [(one.namespace, one.service, one.cluster) for one in self.credentials]
-        for number, service in enumerate(services):
-            if services.index(service) < number:
+        seen: set[tuple[str, str, str]] = set()
+        for number, one in enumerate(self.credentials):
+            service = (one.namespace, one.service, one.cluster)
+            if service in seen:
                 why = f"there are credentials for {'/'.join(service[:2])} already"
                 yield Contradiction(f"credentials[{number}]", ("credentials",), why)
+            seen.add(service)
 
 
 class TlsFiles(_Settings, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from dynamic_toolset.settings.model import Settings, Unfit
-from dynamic_toolset.strict_yaml import MAX_MISTAKES, shortened
+from dynamic_toolset.strict_yaml import MAX_DEPTH, MAX_MISTAKES, shortened
 
 _IN_WORDS = {
     "^[a-z0-9]([-a-z0-9]": "a name in lower case, of letters, digits and -",
@@ -132,6 +132,9 @@ class _Examination:
             yield from self._single(value, expected, path)
 
     def _single(self, value: object, expected: Any, path: str) -> Iterator[SettingProblem]:
+        if expected is Any and _is_deep(value):
+            yield _problem(path, f"nested more than {MAX_DEPTH} deep")
+            return
         try:
             msgspec.convert(value, expected, strict=self._strict)
         except _NOT_CONVERTED as error:
@@ -147,6 +150,22 @@ class _Examination:
             for one in error.__cause__.found if isinstance(error.__cause__, Unfit) else ():
                 if wrong.isdisjoint(one.fields):
                     yield _problem(_below(path, one.at) if one.at else path, one.message)
+
+
+def _is_deep(value: object) -> bool:
+    """Whether a value of which the model says nothing is nested deeper than one of a file could be.
+
+    Somewhere beyond is the recursion limit, and whoever walks the settings would meet it at a depth of its own.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            member
+            for one in level
+            if isinstance(one, (dict, list))
+            for member in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
 
 
 def in_words(pattern: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_origin
 
 from msgspec import Struct
 
+from dynamic_toolset.files import read_regular, shown
 from dynamic_toolset.settings.model import Settings, leaves
 from dynamic_toolset.settings.problems import SettingsError, merged_settings, problems
 from dynamic_toolset.strict_yaml import MAX_BYTES, Parsed, YamlError, examine, lines_of, read
@@ -23,6 +24,10 @@ class Source(Struct, frozen=True):
 
 
 DEFAULT = Source("default")
+
+_SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+"""What the kubelet appends to the name of a Service in the variables that each container of its namespace gets, unless
+the Pod says ``enableServiceLinks: false`` (kubernetes.io/docs/tutorials/services/connect-applications-service/)."""
 
 _WHOLE = frozenset(path.rpartition(".")[2] for path, hint in leaves() if get_origin(hint) is dict)
 
@@ -55,8 +60,9 @@ def load(
 
     An environment variable is the setting's path in capitals (``healthCheck.timeout`` is
     ``DYNAMIC_TOOLSET_HEALTH_CHECK_TIMEOUT``); an assignment is ``healthCheck.timeout=3s``. A list may be written
-    with commas, or as YAML. Raises SettingsError with all problems of the first of them that has any, one a line, each
-    with its source and the setting.
+    with commas, or as YAML. What the kubelet says there of Services that are called like this program is no setting.
+    Raises SettingsError with all problems of the first of them that has any, one a line, each with its source and the
+    setting.
     """
     return load_with_sources(file, environ, assignments).settings
 
@@ -77,9 +83,12 @@ def load_with_sources(
     return layered(content, environ or {}, assignments, resource=resource)
 
 
-def read_file(file: Path) -> Content:
-    """Read a settings file. Raises SettingsError with all that is wrong with it, by line."""
-    return Content(str(file), _read(file))
+def read_file(file: Path, *, wait: bool = True) -> Content:
+    """Read a settings file. Raises SettingsError with all that is wrong with it, by line.
+
+    Who does not ``wait`` takes a regular file only: what comes through a pipe comes when it comes, or never.
+    """
+    return Content(shown(file), _read(file, wait=wait))
 
 
 def layered(
@@ -116,13 +125,13 @@ def mistakes(text: str) -> tuple[YamlError, ...]:
 # --- The file -------------------------------------------------------------------------------------------------------
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, *, wait: bool) -> dict[str, Any]:
     try:
-        data = file.read_bytes()
+        data = _read_on(file) if wait else read_regular(file, MAX_BYTES)
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from None
     if len(data) > MAX_BYTES:
-        raise SettingsError(f"{file}: {len(data)} bytes; settings hold at most {MAX_BYTES}")
+        raise SettingsError(f"{file}: settings hold at most {MAX_BYTES} bytes")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -132,6 +141,11 @@ def _read(file: Path) -> dict[str, Any]:
     if found:
         raise SettingsError("\n".join(f"{file}:{mistake}" for mistake in found))
     return dict(content)
+
+
+def _read_on(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(MAX_BYTES + 1)
 
 
 def _examined(text: str) -> Parsed:
@@ -163,10 +177,14 @@ def _is_given(content: Any, path: str) -> bool:
 
 def _variables(environ: Mapping[str, str], types: Mapping[str, Any]) -> Iterator[tuple[str, str, Source]]:
     variables = {ENVIRONMENT_PREFIX + _screaming(path): path for path in types}
+    services = tuple(name.removesuffix("SERVICE_HOST") for name in environ if name.endswith("_SERVICE_HOST"))
     for variable in sorted(environ):
-        if variable in variables:
+        linked = any(variable.startswith(one) and _SERVICE_LINK.fullmatch(variable, len(one)) for one in services)
+        # Of a Service dynamic-toolset-server it is tcp://10.0.0.1:8080, and of a person a number.
+        if variable in variables and not (linked and "://" in environ[variable]):
+            _check_text(variable, environ[variable])
             yield variables[variable], environ[variable], Source("environment", variable)
-        elif variable.startswith(ENVIRONMENT_PREFIX):
+        elif variable.startswith(ENVIRONMENT_PREFIX) and not linked:
             raise SettingsError(f"{variable}: no such setting; there are {', '.join(variables)}")
 
 
@@ -174,8 +192,17 @@ def _options(assignments: Iterable[str], types: Mapping[str, Any]) -> Iterator[t
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or path not in types:
-            raise SettingsError(f"{assignment!r}: write SETTING=VALUE with one of {', '.join(types)}")
+            raise SettingsError(f"{path!r}: write SETTING=VALUE with one of {', '.join(types)}")
+        _check_text(path, text)
         yield path, text, Source("option")
+
+
+def _check_text(name: str, text: str) -> None:
+    """Raise SettingsError for bytes that are no text: Python takes them for halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SettingsError(f"{name}: this is not UTF-8") from None
 
 
 def _screaming(path: str) -> str:

@@ -1,6 +1,7 @@
 """The options, the help, and how the program ends."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,37 @@ def test_standard_input_is_utf_8_whatever_the_locale() -> None:
         env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     )
     assert json.loads(ended.stdout)["services"][0]["name"] == "wéb"
+
+
+@pytest.mark.parametrize("command", ["config schema", "config show", "config show -o json"])
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [(">&-", ""), (">/dev/full", "error: the output cannot be written: No space left on device\n"), (">&- 2>&-", "")],
+)
+def test_what_cannot_be_printed_is_no_mistake_of_ours(command: str, output: str, said: str) -> None:
+    shell = ["sh", "-c", f'"$0" "$@" {output}', *PROGRAM, *command.split()]
+    ended = subprocess.run(shell, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (1 if said else 0, said)
+
+
+@pytest.mark.parametrize("command", ["config check -", "validate overrides -f -", "explain -f -"])
+def test_an_input_that_is_closed_is_said_to_be(command: str) -> None:
+    shell = ["sh", "-c", '"$0" "$@" <&-', *PROGRAM, *command.split()]
+    ended = subprocess.run(shell, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1
+    assert "the standard input is closed" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
+def test_what_the_locale_cannot_show_is_written_as_its_code(tmp_path: Path, output: str) -> None:
+    (tmp_path / "settings.yaml").write_text("toolset: {base: {a: {description: 'wéb → ☃'}}}\n")
+    command = [*PROGRAM, "config", "show", "--config", "settings.yaml", "-o", output]
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, timeout=30, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"w" in ended.stdout
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ class TestCheck:
         elsewhere = run("config", "check", "-", stdin=text + "catalogFolder: /etc/elsewhere\n")
         assert elsewhere.status == 0
         assert elsewhere.err == "warning: /etc/elsewhere is not here: names of service types are not checked\n"
+        assert run("config", "check", "-", stdin=text + f"catalogFolder: {'a' * 256}\n").status == 0
         wrong = run("config", "check", "-", "--catalog", "nowhere", stdin=text)
         assert (wrong.status, wrong.err.startswith("error: nowhere")) == (1, True)
 
@@ -114,6 +115,13 @@ class TestShow:
     def test_wrong_settings_are_told(self, run: Run) -> None:
         ended = run("config", "show", "--set", "paused=perhaps")
         assert (ended.status, ended.err) == (1, "error: paused: expected `bool`, got `str`\n")
+
+    @pytest.mark.parametrize("metadata", ["mine", "", "[mine]", "{}", "{name: }", "{name: 5}"])
+    def test_metadata_is_left_to_the_api_server(self, run: Run, metadata: str) -> None:
+        head = "apiVersion: toolset.kubernaut.io/v1alpha1\nkind: ToolsetConfig\n"
+        text = f"{head}metadata: {metadata}\nspec: {{paused: true}}\n"
+        rows = run("config", "show", "--resource", "-", "-o", "json", stdin=text).json["settings"]
+        assert next(row["source"]["kind"] for row in rows if row["name"] == "paused") == "resource"
 
     def test_a_wrong_resource_is_told_with_its_lines(self, run: Run) -> None:
         ended = run("config", "show", "--resource", "-", stdin=RESOURCE.replace("9s", "0s"))

@@ -151,7 +151,7 @@ def test_settings_and_own_types_count(run: Run, manifest: Write) -> None:
         (["explain", "a/"], 2, "'a/': write NAMESPACE/NAME"),
         (["explain", "-f", "x", "-o", "yaml"], 2, "'yaml' is not one of 'text', 'json'"),
         (["explain", "-f", "nowhere.yaml"], 1, "error: nowhere.yaml: No such file or directory\n"),
-        (["explain", "-f", "-", "--set", "x=1"], 1, "error: 'x=1': write SETTING=VALUE with one of discovery"),
+        (["explain", "-f", "-", "--set", "x=1"], 1, "error: 'x': write SETTING=VALUE with one of discovery"),
         (["explain", "-f", "-", "-c", "none.yaml"], 1, "error: none.yaml: No such file or directory\n"),
         (["explain", "-f", "-", "--set", "catalogFolder=none"], 1, "error: none"),
         (["explain", "a/b"], 1, "error: no Kubernetes API found: not in a cluster: KUBERNETES_SERVICE_HOST"),

@@ -1,6 +1,8 @@
 """What a refusal of the running service, or on the way to it, tells a person to do; and what the options may say."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,10 @@ def test_where_the_service_is() -> None:
         ["--url", "ftp://localhost"],
         ["--url", "http://localhost/?a=b"],
         ["--url", "http://"],
+        ["--url", "http://[::1"],
+        ["--url", "http://localhost:http"],
+        ["--url", "http://localhost:99999"],
+        ["--url", "http://@"],
         ["--service", "a/b/c"],
         ["--service", "../b"],
         ["--service", ""],
@@ -145,6 +151,47 @@ def test_where_nothing_answers_it_is_said(run: Run, command: list[str]) -> None:
     assert (ended.status, ended.out) == (1, "")
     assert ended.err.startswith("error: ")
     assert "port-forward" in ended.err
+
+
+@pytest.mark.parametrize("url", ["http://a..example.com", f"http://{'a' * 64}", "http://a\\b"])
+def test_an_address_that_cannot_be_asked_is_no_mistake_of_ours(run: Run, url: str) -> None:
+    ended = run("get", "config", "--url", url)
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.startswith("error: GET /api/v1/config: ")
+
+
+def test_no_password_of_an_address_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://ann:hunter2@127.0.0.1:1"
+    assert str(Where(url=url)) == "http://***@127.0.0.1:1"
+    assert "hunter2" not in run("get", "config", "--url", url).err
+    monkeypatch.setenv("DYNAMIC_TOOLSET_TOKEN", "anything")
+    ended = run("get", "config", "--url", url)
+    assert ended.err.startswith("error: ")
+    assert "hunter2" not in ended.err
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"items": [{}], "continue": ""}', b"[" * 100_000])
+@pytest.mark.parametrize("command", ["get services", "get toolset", "get config", "diff", "refresh", "refresh --wait"])
+def test_a_stranger_that_speaks_json_is_no_mistake_of_ours(run: Run, command: str, body: bytes) -> None:
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - the name is theirs
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
+        ended = run(*command.split(), "--url", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert (ended.status, ended.out) == (2 if command == "diff" else 1, "")
+    assert ended.err.startswith("error: what answers at http://127.0.0.1")
 
 
 @pytest.mark.parametrize("options", [["--url", "http://127.0.0.1:1"], []])

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,22 @@ def test_a_folder_that_a_file_names_too_early_is_looked_at(file: Path, tmp_path:
     (tmp_path / "later").mkdir()
     assert sources.look() is not None
     sources.read()
+
+
+def test_a_pipe_is_read_once_and_never_waited_for_later(file: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=["dryRun: true\n"])
+    writer.start()
+    sources = Sources(pipe)
+    assert sources.read().alone.settings.dry_run
+    writer.join()
+    assert sources.look() is None
+    assert sources.read().alone.settings.dry_run
+
+    sources = Sources(file)
+    sources.read()
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(SettingsError, match="not a regular file"):
+        sources.read()

@@ -1,5 +1,6 @@
 """The service types: what is built in, what a user adds, and what he is told about his mistakes."""
 
+import os
 import re
 import time
 from pathlib import Path
@@ -135,7 +136,7 @@ def test_all_problems_of_all_files_are_told_with_file_line_and_field(tmp_path):
         "a.yaml:7: detect[0].lables: there is no such field; did you mean 'labels'? ...",
         "a.yaml:8: detect[1]: the field 'source' is missing",
         "a.yaml:9: detect[1].scheme: Invalid enum value 'ftp'",
-        "b.yaml:2: file: not YAML: did not find expected node content",
+        "b.yaml:2: file: not valid YAML: while parsing a flow node, did not find expected node content",
         "c.yaml:1: file: it is empty; a mapping is expected",
     ]
 
@@ -201,18 +202,52 @@ def test_a_file_that_is_too_large(tmp_path):
 
 def test_characters_that_are_no_yaml(tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"name: \xff\xfe\x00")
-    assert complaints(tmp_path)[0].startswith("a.yaml:1: file: not YAML")
+    assert complaints(tmp_path) == ["a.yaml:1: file: this is not UTF-8"]
 
 
 @pytest.mark.parametrize("value", ["2001-99-99", "!!bool x", ":".join(["1"] * 180) + ".5"])
 def test_a_value_that_does_not_fit_its_type(tmp_path, value):
     (line,) = complaints(write(tmp_path, f"name: {value}\n"))
-    assert line.startswith("mine.yaml:1: file: a value does not fit its type: ")
+    assert line.startswith("mine.yaml:1: name: ")
+    assert "in quotes" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 100_000, "nested more than 32 deep"),
+        ("{a: " * 50_000, "nested more than 32 deep"),
+        (
+            "a0: &a0 {a: 1}\n" + "".join(f"a{n + 1}: &a{n + 1} {{<<: [{f'*a{n}, ' * 9}]}}\n" for n in range(9)),
+            "more than",
+        ),
+        ("a: &a [*a]\n", "the alias *a has no anchor before it, or stands in it"),
+        ("name: a\nname: b\n", "this name is there twice"),
+    ],
+    ids=["lists", "mappings", "merged", "in itself", "twice"],
+)
+def test_a_file_is_read_in_bounded_time_whatever_it_holds(tmp_path, text, why):
+    began = time.monotonic()
+    assert why in complaints(write(tmp_path, text))[0]
+    assert time.monotonic() - began < 5
+
+
+def test_nobody_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    assert complaints(tmp_path) == [
+        "loop.yaml:1: file: Too many levels of symbolic links",
+        "pipe.yaml:1: file: not a regular file",
+        "zero.yaml:1: file: not a regular file",
+    ]
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(CatalogError, match="there is no such folder"):
         load_catalog(tmp_path / "missing")
+    with pytest.raises(CatalogError, match="catalogFolder: File name too long"):
+        load_catalog(tmp_path / ("a" * 256))
 
 
 GUIDE = Path(__file__).parents[3] / "docs" / "service-types.md"

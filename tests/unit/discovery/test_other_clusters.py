@@ -252,6 +252,14 @@ def test_what_was_published_last_is_the_candidate_that_it_was():
     assert recall(detector(), own.key, own.type, own.name, own.endpoint.url).decision.candidate == own
 
 
+@pytest.mark.parametrize("wrong", ["", "A", "a.b", "a\n", "a" * 64, "\ud800"])
+@pytest.mark.parametrize("field", ["namespace", "service", "type", "name"])
+def test_of_what_no_service_can_be_called_nothing_is_recalled(field, wrong):
+    names = {"namespace": "shop", "service": "api", "type": "orders-api", "name": "api"} | {field: wrong}
+    key = ServiceKey(names["namespace"], names["service"], "eu")
+    assert recall(detector(), key, names["type"], names["name"], "http://203.0.113.7:80") is None
+
+
 @pytest.mark.parametrize(
     "how",
     [

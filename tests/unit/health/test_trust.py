@@ -1,5 +1,6 @@
 """What is read of a CA file. What comes of it when backends are checked is in test_probe.py."""
 
+import os
 import ssl
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def file(tmp_path: Path) -> Path:
 
 def reading(file: Path, *, verify: bool = True) -> HealthCheckSettings:
     return HealthCheckSettings(ca_file=str(file), verify_tls=verify)
+
+
+def test_a_pipe_is_not_waited_for(file: Path) -> None:
+    os.mkfifo(file)
+    with pytest.raises(SettingsError, match=rf"healthCheck\.caFile {file}: not a regular file"):
+        read_authorities(reading(file))
 
 
 @pytest.mark.parametrize("before", ["", "# Főtanúsítvány\n", "Bag Attributes\n    friendlyName: \xe9\n"])

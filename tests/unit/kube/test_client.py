@@ -11,6 +11,7 @@ from dynamic_toolset.kube.client import Client, Watch
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.kube.errors import (
     AnswerTooLong,
+    ConfigurationError,
     Conflict,
     ConnectionFailed,
     Forbidden,
@@ -419,6 +420,16 @@ async def test_an_api_that_is_away_is_our_error(api, client):
     await api.stop()
     with pytest.raises(ConnectionFailed):
         await client.get(CONFIG_MAPS, TOOLS, ConfigMap)
+
+
+@pytest.mark.parametrize(
+    "server", ["https://a..example.com", f"https://{'a' * 64}", "http://a\\b", "http://u:p@127.0.0.1:1"]
+)
+async def test_an_address_that_cannot_be_asked_is_our_error(server):
+    async with Client(static(server, token="t")) as client:
+        for call in (client.get(CONFIG_MAPS, TOOLS, ConfigMap), client.list(SERVICES, Service)):
+            with pytest.raises(ConfigurationError, match=r"configmaps|services"):
+                await call
 
 
 async def test_something_else_on_the_port_is_our_error():

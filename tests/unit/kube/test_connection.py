@@ -202,7 +202,9 @@ async def test_static():
     assert await static("http://127.0.0.1", token="t").headers(refresh=True) == {"Authorization": "Bearer t"}
 
 
-@pytest.mark.parametrize("server", ["", "127.0.0.1:8001", "ftp://host", "https://"])
+@pytest.mark.parametrize(
+    "server", ["", "127.0.0.1:8001", "ftp://host", "https://", "https://[::1", "https://a:b", "https://a:99999"]
+)
 def test_an_address_that_is_no_url_is_refused(server):
     with pytest.raises(ConfigurationError, match="http or https URL"):
         static(server)

@@ -74,6 +74,10 @@ def test_a_proxy_on_the_way_may_be_plain_http_to_loopback():
         # Nowhere else is anything sent.
         (kubeconfig({"server": "http://api.example.com"}), "server of the cluster is not https"),
         (kubeconfig({"server": "http://127.0.0.1.example.com"}), "server of the cluster is not https"),
+        (
+            kubeconfig({"server": f"http://127.0.0.1/{SECRET}", "proxy-url": "http://169.254.169.254"}),
+            "could be read by its proxy",
+        ),
         (kubeconfig({"server": f"https://u:{SECRET}@api.example.com"}), "server of the cluster holds a user"),
         (kubeconfig({"server": f"https://api.example.com/?{SECRET}"}), "more than an address and a path"),
         (kubeconfig({"server": f"file:///{SECRET}"}), "server of the cluster is no http or https URL"),
@@ -83,6 +87,14 @@ def test_a_proxy_on_the_way_may_be_plain_http_to_loopback():
         (kubeconfig({"server": [SECRET]}), "server of the cluster is no text"),
         (kubeconfig({"proxy-url": f"http://u:{SECRET}@proxy:1"}), "proxy-url of the cluster holds a user"),
         (kubeconfig({"proxy-url": f"socks5://{SECRET}"}), "proxy-url of the cluster is no http or https URL"),
+        # What nobody could look up, nor show to a server.
+        (kubeconfig({"server": f"https://{SECRET}..example.com"}), "server of the cluster is no http or https URL"),
+        (kubeconfig({"server": "https://."}), "server of the cluster is no http or https URL"),
+        (kubeconfig({"server": "https://" + "a" * 64}), "server of the cluster is no http or https URL"),
+        (kubeconfig({"server": f"https://a\\{SECRET}"}), "server of the cluster is no http or https URL"),
+        (kubeconfig({"proxy-url": f"http://{SECRET}..a"}), "proxy-url of the cluster is no http or https URL"),
+        (kubeconfig({"tls-server-name": f".{SECRET}"}), "tls-server-name of the cluster is no name of a host"),
+        (kubeconfig({"tls-server-name": f"{SECRET}\0"}), "tls-server-name of the cluster is no name of a host"),
         # What is wrong in itself.
         (kubeconfig(user={"token": f"a\nb{SECRET}"}), "the token of the user has characters that no token has"),
         (kubeconfig(user={"token": {"a": SECRET}}), "token of the user is no text"),

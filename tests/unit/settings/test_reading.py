@@ -1,5 +1,6 @@
 """From file, environment and flags to the settings."""
 
+import os
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -164,6 +165,38 @@ def test_a_file_that_is_not_utf_8_is_refused_and_a_byte_order_mark_is_not(tmp_pa
     file.write_bytes(b"clusterDomain: a\n# \xe4\n")
     with pytest.raises(SettingsError, match=":2: this is not UTF-8"):
         load(file)
+
+
+@pytest.mark.parametrize("setting", ["catalogFolder", "server.audience", "selector", "toolset.base", "paused"])
+def test_bytes_that_are_no_text_are_refused(setting: str) -> None:
+    text = os.fsdecode(b"a\xff")  # as Python reads arguments and environment
+    with pytest.raises(SettingsError, match=f"^{setting}: this is not UTF-8$"):
+        load(assignments=[f"{setting}={text}"])
+    variable = "DYNAMIC_TOOLSET_" + re.sub("([A-Z])", r"_\1", setting).replace(".", "_").upper()
+    with pytest.raises(SettingsError, match=f"^{variable}: this is not UTF-8$"):
+        load(environ={variable: text})
+
+
+def test_what_the_kubelet_says_of_services_is_no_setting() -> None:
+    links = {
+        f"{name}_{what}": value
+        for name in ("DYNAMIC_TOOLSET", "DYNAMIC_TOOLSET_SERVER", "DYNAMIC_TOOLSET_METRICS", "KUBERNETES")
+        for what, value in {
+            "SERVICE_HOST": "10.0.0.1",
+            "SERVICE_PORT": "8080",
+            "SERVICE_PORT_HTTP": "8080",
+            "PORT": "tcp://10.0.0.1:8080",
+            "PORT_8080_TCP": "tcp://10.0.0.1:8080",
+            "PORT_8080_TCP_PROTO": "tcp",
+            "PORT_8080_TCP_PORT": "8080",
+            "PORT_8080_TCP_ADDR": "10.0.0.1",
+        }.items()
+    }
+    assert load_with_sources(None, links) == load_with_sources()
+    assert load(None, links | {"DYNAMIC_TOOLSET_SERVER_PORT": "8081"}).server.port == 8081
+    for wrong in ("DYNAMIC_TOOLSET_PORT", "DYNAMIC_TOOLSET_SERVICE_PORT"):  # without such a Service it is a mistake
+        with pytest.raises(SettingsError, match=f"{wrong}: no such setting"):
+            load(None, {wrong: "8080"})
 
 
 def test_what_a_variable_gave_wrong_is_told_with_its_name() -> None:

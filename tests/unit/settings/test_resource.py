@@ -1,5 +1,6 @@
 """What the spec of a ToolsetConfig may say."""
 
+import time
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from dynamic_toolset.settings import (
     problems_of_spec,
 )
 from dynamic_toolset.settings.model import Settings, leaves
-from dynamic_toolset.strict_yaml import MAX_MISTAKES
+from dynamic_toolset.strict_yaml import MAX_DEPTH, MAX_MISTAKES
 from tests.unit.settings.test_problems import values
 
 PROCESS = "belongs to the process: set it in its file, environment or options"
@@ -67,6 +68,22 @@ def test_who_has_too_many_problems_is_told_so() -> None:
     found = problems_of_spec({"namespaces": {"include": ["B"] * 5000}})
     assert len(found) == MAX_MISTAKES + 1
     assert str(found[-1]) == "spec: more than 1000 problems: the rest is not looked at"
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 500, 20_000])
+def test_what_the_schema_leaves_open_is_nested_as_deep_as_in_a_file_at_most(depth: int) -> None:
+    entry: Any = {}
+    for number in range(depth):
+        entry = {"a": entry} if number % 2 else [entry]
+    (found,) = problems_of_spec({"toolset": {"base": {"mine": {"config": entry}}}})
+    assert str(found) == "toolset.base.mine.config: nested more than 32 deep"
+
+
+def test_one_that_was_stored_before_any_rule_is_judged_in_no_time() -> None:
+    credentials = [{"namespace": f"n{number}", "service": "s", "apiKey": "A"} for number in range(25_000)]
+    began = time.monotonic()
+    assert problems_of_spec({"toolset": {"credentials": credentials}})
+    assert time.monotonic() - began < 5  # it takes half of one
 
 
 @given(values(Settings))
