@@ -573,7 +573,7 @@ async def test_what_somebody_deletes_is_put_back(cluster: Cluster, start: Start)
 async def first_published(start: Start, cluster: Cluster, names: set[str], **changes: Any) -> Subject:
     """Start the service and wait until it has published exactly these Services, and reported it."""
     subject = await start(**changes)
-    await until(lambda: cluster.documents and cluster.listed == names and subject.reports)
+    await until(lambda: cluster.listed == names and subject.reports and subject.reports[-1].published)
     return subject
 
 

@@ -456,7 +456,7 @@ def test_size_is_refused_or_borne_in_bounded_time_and_space(name: str) -> None:
     assert is_plain(judged.decision.reason)
     assert refused in judged.decision.reason
     assert bool(refused) == (judged.decision.outcome is Outcome.REJECTED)
-    assert seconds < (0.1 if any(word in name for word in ACCEPTED) else 1), "2 ms, and 110 ms, on an idle machine"
+    assert seconds < (0.3 if any(word in name for word in ACCEPTED) else 3), "2 ms, and 110 ms, on an idle machine"
     if judged.decision.outcome is not Outcome.CANDIDATE or any(word in name for word in ACCEPTED):
         kept = msgspec.structs.replace(judged, metadata=msgspec.structs.replace(judged.metadata, name=""))
         assert len(msgspec.msgpack.encode(kept)) < 32 * 1024
@@ -487,7 +487,7 @@ def test_no_expression_of_ours_takes_long() -> None:
             for end in ("", "\n", "!", "{{"):
                 began = time.thread_time()
                 decision = detect(own({key: text + end}))
-                assert time.thread_time() - began < 0.1
+                assert time.thread_time() - began < 1  # a millisecond; of one that blows up nobody sees the end
                 assert decision.outcome is Outcome.REJECTED
                 assert re.search(r'is "[^"]{60}\.\.\."', decision.reason)
 

@@ -225,8 +225,8 @@ class TestTime:
         waiting(GENERATED, applied_once)
         between = time.thread_time()
         outcome(text)
-        assert time.thread_time() - between < 0.05
-        assert between - before < 2
+        assert time.thread_time() - between < 0.3
+        assert between - before < 5
 
 
 class TestWaiting:
