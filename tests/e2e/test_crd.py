@@ -108,7 +108,16 @@ TAKEN: list[Any] = [
             "x": {"labels": {"a/b": ""}, "annotations": {"c.d/e": "any thing"}},
         }
     },
-    {"healthCheck": {"timeout": "1s", "interval": "1ms", "failureThreshold": 20, "concurrency": 1, "verifyTls": False}},
+    {
+        "healthCheck": {
+            "timeout": "1s",
+            "interval": "100ms",
+            "failureThreshold": 20,
+            "concurrency": 1,
+            "verifyTls": False,
+        }
+    },
+    {"healthCheck": {"timeout": "0.6s0.3s0.1s", "interval": "0.01s90ms"}},
     {"massFailure": {"window": "0s", "hold": "999999h999999h"}},
     {
         "policy": {
@@ -155,7 +164,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     ({"serviceTypes": {"a": {"labels": {"b": "c d"}}}}, "spec.serviceTypes.a.labels.b", "should match"),
     ({"serviceTypes": {"a": {"annotations": {"/": "d"}}}}, "spec.serviceTypes[a].annotations", "each name must be"),
     ({"healthCheck": {"timeout": "999ms"}}, "spec.healthCheck.timeout", "must be at least 1s"),
-    ({"healthCheck": {"interval": "0.0s0m"}}, "spec.healthCheck.interval", "must be longer than 0s"),
+    ({"healthCheck": {"interval": "99.999ms"}}, "spec.healthCheck.interval", "must be at least 100ms"),
     ({"healthCheck": {"failureThreshold": 21}}, "spec.healthCheck.failureThreshold", "less than or equal to 20"),
     ({"healthCheck": {"failureThreshold": 1.5}}, "spec.healthCheck.failureThreshold", "must be of type integer"),
     ({"massFailure": {"hold": "1000000h"}}, "spec.massFailure.hold", DURATION),

@@ -468,7 +468,7 @@ def running(tasks: set[asyncio.Task[Any]]) -> list[str]:
 
 async def test_at_rest_it_asks_for_nothing_and_reports_nothing(cluster: Cluster, start: Start) -> None:
     backends = [await cluster.add("good"), await cluster.add("bad", mode="fail")]
-    changes = {"health": {"interval": "50ms"}, "leaderElection": {"enabled": False}}  # a lease is renewed at rest, too
+    changes = {"health": {"interval": "100ms"}, "leaderElection": {"enabled": False}}  # a lease is renewed at rest, too
     subject = await first_published(start, cluster, {"good"}, **changes)
     await until(lambda: subject.verdict("bad") is Verdict.UNHEALTHY)
     requests, reports = cluster.requests, len(subject.reports)

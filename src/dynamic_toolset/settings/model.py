@@ -52,8 +52,9 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def seconds(duration: str) -> float:
-    """Return the seconds that a duration such as ``1m30s`` stands for."""
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9.]+)(ms|s|m|h)", duration))
+    """Return the seconds that a duration such as ``1m30s`` stands for, to the nanosecond, as Go counts them."""
+    total = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9.]+)(ms|s|m|h)", duration))
+    return round(total, 9)  # 0.6s0.3s0.1s is a second, for the API server too
 
 
 class Contradiction(NamedTuple):
@@ -159,8 +160,8 @@ class HealthCheckSettings(_Settings, frozen=True):
     def _contradictions(self) -> Iterator[Contradiction]:
         if seconds(self.timeout) < 1:
             yield Contradiction("timeout", ("timeout",), f"must be at least 1s, not {self.timeout}")
-        if not seconds(self.interval):
-            yield Contradiction("interval", ("interval",), "must be longer than 0s")
+        if seconds(self.interval) < 0.1:
+            yield Contradiction("interval", ("interval",), f"must be at least 100ms, not {self.interval}")
 
 
 class MassFailure(_Settings, frozen=True):

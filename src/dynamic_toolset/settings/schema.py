@@ -57,7 +57,7 @@ _RULES: Mapping[str, tuple[str, str]] = {
     "policy.allowedRanges[]": _RANGE_RULE,
     "policy.refusedRanges[]": _RANGE_RULE,
     "healthCheck.timeout": (_duration_rule("duration(self) >= duration('1s')"), "must be at least 1s"),
-    "healthCheck.interval": (_duration_rule("self.matches('[1-9]')"), "must be longer than 0s"),
+    "healthCheck.interval": (_duration_rule("duration(self) >= duration('100ms')"), "must be at least 100ms"),
 }
 """By path: what must be true in CEL, and what is said otherwise."""
 

@@ -34,7 +34,7 @@ from dynamic_toolset.strict_yaml import MAX_MISTAKES
             [
                 "healthCheck.failureThreshold: expected `int` >= 1",
                 "healthCheck.timeout: must be at least 1s, not 0s",
-                "healthCheck.interval: must be longer than 0s",
+                "healthCheck.interval: must be at least 100ms, not 0s",
             ],
         ),
         (
@@ -165,7 +165,9 @@ def test_says_where_and_what_is_allowed(content: Any, expected: list[str]) -> No
 def test_a_model_made_by_hand_tells_all_its_contradictions_too() -> None:
     with pytest.raises(ValueError, match="certFile and keyFile belong together"):
         TlsFiles(cert_file="a")
-    with pytest.raises(ValueError, match=r"^timeout: must be at least 1s, not 0s; interval: must be longer than 0s$"):
+    with pytest.raises(
+        ValueError, match=r"^timeout: must be at least 1s, not 0s; interval: must be at least 100ms, not 0s$"
+    ):
         type(Settings().health_check)(timeout="0s", interval="0s")
 
 

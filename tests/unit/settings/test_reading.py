@@ -29,6 +29,11 @@ def test_durations(text: str, expected: float) -> None:
     assert seconds(text) == pytest.approx(expected)
 
 
+def test_what_adds_up_to_a_second_is_a_second() -> None:
+    assert seconds("0.6s0.3s0.1s") == 1
+    assert seconds("0.01s90ms") == 0.1
+
+
 def test_without_anything_the_defaults_hold() -> None:
     assert load() == Settings()
     assert load().toolset.base == DEFAULT_BASE
@@ -81,7 +86,7 @@ def test_the_base_toolsets_are_replaced_not_mixed(tmp_path: Path) -> None:
         ),
         ("toolset: {credentials: [{namespace: a, service: b, apiKey: 'x y'}]}", "expected the name of an environment"),
         ("healthCheck: {timeout: 0s}", "healthCheck.timeout: must be at least 1s, not 0s"),
-        ("healthCheck: {interval: 0ms}", "healthCheck.interval: must be longer than 0s"),
+        ("healthCheck: {interval: 99.9ms}", "healthCheck.interval: must be at least 100ms, not 99.9ms"),
         ("policy: {allowedRanges: [10.0.0.0/33]}", "policy.allowedRanges[0]: '10.0.0.0/33' does not appear to be"),
         ("policy: {refusedRanges: [10.0.0.1/8]}", "policy.refusedRanges[0]: 10.0.0.1/8 has host bits set"),
         ("policy: {withoutSelector: ['Big']}", "expected the name of a namespace, in which * stands for any text"),
@@ -206,7 +211,7 @@ def test_what_a_variable_gave_wrong_is_told_with_its_name() -> None:
         load(None, environ, ["healthCheck.interval=0s", "toolset.base=a,b"])
     assert str(caught.value).splitlines() == [
         "DYNAMIC_TOOLSET_HEALTH_CHECK_TIMEOUT: healthCheck.timeout: expected a duration such as 500ms, 5s or 1m30s",
-        "healthCheck.interval: must be longer than 0s",
+        "healthCheck.interval: must be at least 100ms, not 0s",
         f"DYNAMIC_TOOLSET_NAMESPACES_INCLUDE: namespaces.include[1]: expected {a_name}",
         "toolset.base: expected `object`, got `str`",
     ]
