@@ -45,8 +45,8 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "healthCheck": "How candidates are checked.",
         "healthCheck.enabled": "`false`: every candidate counts as healthy, unasked, whose addresses may be published.",
         "healthCheck.timeout": "How long one check may take, `1s` at least.",
-        "healthCheck.interval": "Between two checks of a candidate that answers; one that fails is checked again after "
-        "1, 2, 4 ... s.",
+        "healthCheck.interval": "Between two checks of a candidate that answers, `100ms` at least; one that fails is "
+        "checked again after 1, 2, 4 ... s.",
         "healthCheck.failureThreshold": "Failed checks in a row after which a published service is taken out.",
         "healthCheck.concurrency": "Checks that may run at the same time.",
         "healthCheck.verifyTls": "`false`: a certificate need not be trusted, by the check nor by the agent "

@@ -80,10 +80,10 @@ def test_what_the_schema_leaves_open_is_nested_as_deep_as_in_a_file_at_most(dept
 
 
 def test_one_that_was_stored_before_any_rule_is_judged_in_no_time() -> None:
-    credentials = [{"namespace": f"n{number}", "service": "s", "apiKey": "A"} for number in range(25_000)]
-    began = time.monotonic()
+    credentials = [{"namespace": f"n{number}", "service": "s", "apiKey": "A"} for number in range(50_000)]
+    began = time.thread_time()
     assert problems_of_spec({"toolset": {"credentials": credentials}})
-    assert time.monotonic() - began < 5  # it takes half of one
+    assert time.thread_time() - began < 15  # one; comparing each with each other takes 40
 
 
 @given(values(Settings))
