@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 import yaml
 
 from dynamic_toolset.kube.pulse import Pulse
@@ -510,6 +511,23 @@ async def test_a_mistake_of_ours_tells_nothing(served: Served, monkeypatch: pyte
     answer = await served.get(f"{V1}/statistics", headers={"X-Request-ID": "mine"})
     assert problem(answer, 500).request_id == "mine"
     assert b"inside" not in answer.body
+
+
+@pytest.mark.parametrize("rest", [b"zz\r\n", b""])
+async def test_a_body_that_breaks_off_is_no_mistake_of_ours(served: Served, rest: bytes) -> None:
+    """Or anybody could fill the log with tracebacks, and raise an alert with each."""
+    head = f"POST {V1}/validate?kind=settings HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+    with structlog.testing.capture_logs() as logged:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.ports.api.socket.getsockname()[1])
+        writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n3\r\na: \r\n".encode() + rest)
+        await writer.drain()
+        await until(lambda: served.server._connections()["api"])
+        if not rest:
+            writer.transport.abort()
+        await until(lambda: any(one["event"] == "request" for one in logged))
+        writer.close()
+    assert [one["status"] for one in logged if one["event"] == "request"] == [0]
+    assert not [one for one in logged if one["event"] == "request_failed"]
 
 
 async def test_who_calls_too_often_has_to_wait(serve: Serve) -> None:
