@@ -46,6 +46,9 @@ LOGGED_PATH = 300
 _API = "/api/"
 """What the paths begin with whose requests are logged and traced: of all others there are too many."""
 
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""The methods that change nothing (RFC 9110, section 9.2.1)."""
+
 _TOKEN_HEADER = TOKEN_HEADER.lower().encode()
 
 _SECURITY = (
@@ -146,6 +149,21 @@ class Gate:
             raise Refusal(400, "there must be one Host header")  # RFC 9112, section 3.2
         if self._local_only and one.path not in PROBES and not _is_local(one.header(b"host") or ""):
             raise Refusal(403, "this is answered under a name of this machine only, such as localhost")
+        if self._access is None and one.method not in _SAFE and not self._is_own_site(one):
+            raise Refusal(403, "a page of another site may not ask for this")
+
+    def _is_own_site(self, one: Exchange) -> bool:
+        """Whether no page of another site had a browser send this: without a token to show that takes no more.
+
+        A form or a script may send such a request to anywhere; CORS only keeps it from the answer.
+        """
+        origin = one.header(b"origin")
+        if origin is not None and origin.encode("latin-1") in self._origins:
+            return True
+        site = one.header(b"sec-fetch-site")  # the browser's own word, where it gives it (W3C, Fetch Metadata)
+        if site is not None:
+            return site in {"same-origin", "none"}
+        return origin is None or origin.partition("://")[2].lower() == (one.header(b"host") or "").lower()
 
     # --- Who may call -----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from structlog.typing import EventDict
 from dynamic_toolset.server.access import TOKEN_HEADER, Caller, Forbidden, Unauthenticated, Unavailable
 from dynamic_toolset.server.exchange import MAX_BODY, App, Receive, Scope, Send
 from dynamic_toolset.server.gate import LOGGED_PATH, MAX_PATH, OPEN, TIME, Gate
-from dynamic_toolset.server.limits import Limiter
+from dynamic_toolset.server.limits import Limiter, caller_key
 from dynamic_toolset.server.problems import Refusal
 from tests.unit.server.asgi import Answer, ask
 from tests.virtual_time import virtual_time
@@ -602,6 +602,41 @@ async def test_who_needs_no_token_must_use_a_name_of_this_machine(host: str, is_
     assert answer.status == (200 if is_answered else 403)
     assert (await ask(gate(local_only=True), target="/healthz", headers={"Host": host})).status == 200
     assert (await ask(gate(), headers={"Host": host})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_answered"),
+    [
+        ({}, True),  # no browser
+        ({"Origin": "http://localhost:8080"}, True),
+        ({"Origin": "https://LOCALHOST:8080"}, True),  # TLS may end before us
+        ({"Origin": "https://dash.example"}, True),  # is listed
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "http://localhost:3000"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": ""}, False),
+        ({"Origin": "https://proxied.example", "Sec-Fetch-Site": "same-origin"}, True),  # a proxy set another Host
+        ({"Origin": "http://localhost:8080", "Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "none"}, True),
+    ],
+)
+async def test_who_needs_no_token_is_sent_by_no_page_of_another_site(
+    headers: Mapping[str, str], is_answered: bool
+) -> None:
+    """Or any page that somebody at this machine looks at could have everything checked again, all the time."""
+    limiter = Limiter(1)
+    open_to_all = gate(origins=["https://dash.example"], limiter=limiter)
+    headers = {"Host": "localhost:8080", **headers}
+    answer = await ask(open_to_all, "POST", "/api/v1/discover", headers)
+    if is_answered:
+        assert answer.status == 200
+    else:
+        assert_problem(answer, 403, "/api/v1/discover")
+        assert limiter.peek(caller_key(None, "192.0.2.1")).remaining == 1, "who did not ask pays for it"
+    assert (await ask(gate(origins=["https://dash.example"]), "GET", headers=headers)).status == 200
+    guarded = await ask(gate(access=Doorman()), "POST", headers={**headers, **bearer("ann")})
+    assert assert_problem(guarded, 403) == "user 'ann' cannot post path '/api/v1/services'"
 
 
 @virtual_time
