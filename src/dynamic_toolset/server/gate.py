@@ -6,6 +6,7 @@ routed: the router would also take one with a slash too many, for which other ru
 paths lead nowhere.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
@@ -36,6 +37,9 @@ OPEN = PROBES | {"/openapi.json"}
 
 TIME = 30.0
 """Seconds for a request, a stream of events aside."""
+
+AGAIN = 60.0
+"""Seconds after which it is asked again whether somebody may still follow the events."""
 
 MAX_PATH = 1024
 """Characters of a path: a namespace, a name and what stands before them have 400."""
@@ -136,7 +140,7 @@ class Gate:
         if one.path not in self._open:
             await self._admit(one)
         answer = self._app(scope, one.bounded(receive), one.send)
-        await (answer if one.path == exchange.STREAM else exchange.within(TIME, answer))
+        await (self._follow(one, scope, answer) if one.path == exchange.STREAM else exchange.within(TIME, answer))
 
     def _check_target(self, one: Exchange, scope: Scope) -> None:
         if len(one.path) > MAX_PATH:
@@ -191,6 +195,31 @@ class Gate:
             await self._access.authorize(caller, one.path, verb, remote=one.address)
         except AccessError as error:
             raise _refusal(error) from None
+
+    async def _follow(self, one: Exchange, scope: Scope, answer: Awaitable[None]) -> None:
+        """Wait for an answer that has no end by itself, for as long as its caller may have it."""
+        if self._access is None:
+            await answer
+            return
+        watching = asyncio.create_task(self._lose(self._access, one), name="admission")
+        watching.add_done_callback(lambda task: None if task.cancelled() else scope["state"]["cut"]())
+        try:
+            await answer
+        finally:
+            watching.cancel()
+
+    async def _lose(self, access: Access, one: Exchange) -> None:
+        """Wait until a caller who was let in may call no longer. While nobody can be asked he still may."""
+        token, verb = _token(one), one.method.lower()
+        while True:
+            await asyncio.sleep(AGAIN)
+            try:
+                caller = await access.authenticate(token, one.path, verb, remote=one.address)
+                await access.authorize(caller, one.path, verb, remote=one.address)
+            except Unavailable:
+                continue
+            except AccessError:
+                return
 
     def _count(self, one: Exchange, caller: CallerKey) -> None:
         self._check(one, self._limiter.take(caller))

@@ -11,8 +11,8 @@ import structlog
 from structlog.typing import EventDict
 
 from dynamic_toolset.server.access import TOKEN_HEADER, Caller, Forbidden, Unauthenticated, Unavailable
-from dynamic_toolset.server.exchange import MAX_BODY, App, Receive, Scope, Send
-from dynamic_toolset.server.gate import LOGGED_PATH, MAX_PATH, OPEN, TIME, Gate
+from dynamic_toolset.server.exchange import MAX_BODY, STREAM, App, Receive, Scope, Send
+from dynamic_toolset.server.gate import AGAIN, LOGGED_PATH, MAX_PATH, OPEN, TIME, Gate
 from dynamic_toolset.server.limits import Limiter, caller_key
 from dynamic_toolset.server.problems import Refusal
 from tests.unit.server.asgi import Answer, ask
@@ -34,6 +34,7 @@ class Doorman:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.away = False
+        self.known = {"ann", "bob"}
 
     def knows(self, token: str | None) -> bool:
         return token == "ann" and not self.away
@@ -42,7 +43,7 @@ class Doorman:
         self.asked.append((verb, path))
         if self.away:
             raise Unavailable("whose token this is cannot be found out at present", 3)
-        if token not in {"ann", "bob"}:
+        if token is None or token not in self.known:
             raise Unauthenticated("a bearer token is needed", given=token is not None)
         return Caller(token)
 
@@ -582,6 +583,29 @@ def test_no_header_of_a_problem_can_become_two() -> None:
     refusal = Refusal(401, "x", headers={"WWW-Authenticate": 'Bearer error="ä€"'})
     [challenge] = [value for name, value in problems.headers(refusal, b"") if name == b"www-authenticate"]
     assert challenge == 'Bearer error="ä?"'.encode("latin-1")
+
+
+@virtual_time
+async def test_who_may_call_no_longer_is_cut_off_from_the_events() -> None:
+    async def follow(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    doorman = Doorman()
+    following = asyncio.create_task(ask(gate(follow, access=doorman), target=STREAM, headers=bearer("ann")))
+    await asyncio.sleep(3600)
+    doorman.away = True  # the API server cannot be asked, which takes nobody's right away
+    await asyncio.sleep(3600)
+    doorman.away = False
+    await asyncio.sleep(3600)
+    assert not following.done()
+    doorman.known = {"bob"}
+    async with asyncio.timeout(AGAIN + 1):
+        answer = await following
+    assert (answer.status, answer.is_cut) == (200, True)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "admission"]
 
 
 # --- Without tokens ---------------------------------------------------------------------------------------------------
