@@ -78,6 +78,25 @@ def test_an_open_detail_and_the_history_are_live_too(page: Page, server: Fake) -
     expect(detail).to_contain_text("There is no such Service, or not any more.")
 
 
+def test_a_history_that_comes_late_takes_back_no_change(page: Page, server: Fake) -> None:
+    """It was asked for before the change, and is overtaken by the stream."""
+    held: list[Route] = []
+    page.route("**/api/v1/history", lambda route: held.append(route) if asked else (asked.append(1), route.continue_()))
+    asked: list[int] = []
+    opened(page, "?view=history")
+    eventually(lambda: page.evaluate("true") and held)  # the one with the stream
+    old = page.request.get("/api/v1/history").json()
+    entries = page.locator("#history .entries li")
+    server.change("monitoring/grafana", reason="HTTP 502")
+    expect(entries.first).to_contain_text("HTTP 502")
+    with page.expect_response("**/api/v1/history") as answer:
+        held[0].fulfill(json=old)
+    answer.value.finished()
+    server.change("monitoring/grafana", reason="HTTP 503")
+    expect(entries.nth(0)).to_contain_text("HTTP 503")
+    expect(entries.nth(1)).to_contain_text("HTTP 502")
+
+
 def test_a_storm_of_changes_is_no_storm_of_requests(page: Page, server: Fake) -> None:
     opened(page)
     expect(page.locator("#count")).to_have_text("15 Services")

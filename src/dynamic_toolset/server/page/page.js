@@ -26,7 +26,12 @@ let all = false; // whether the ignored Services are among those that were fetch
 const LOADERS = {
   statistics: () => api.get("api/v1/statistics"),
   toolset: () => api.get("api/v1/toolset"),
-  history: async () => (await api.get("api/v1/history")).items,
+  history: async () => {
+    heard = [];
+    const { items } = await api.get("api/v1/history");
+    const known = new Set(items.map((entry) => entry.id));
+    return [...heard.filter((entry) => !known.has(entry.id)), ...items].slice(0, KEPT);
+  },
   services: async () => {
     const ignored = state.decision === "all" || state.decision === "ignored";
     const wanted = ignored ? "" : "&decision=candidate&decision=duplicate&decision=rejected";
@@ -46,6 +51,7 @@ const LOADERS = {
     return api.get(`api/v1/services/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}${query}`);
   },
 };
+let heard = []; // changes that the stream told since the history was asked for: its answer may be older
 const EVERYTHING = ["statistics", "toolset", "history", "services"];
 
 const wanted = new Set();
@@ -124,6 +130,7 @@ const stream = new Stream(api, (name, data) => {
     if (other) everything();
     else refresh(...EVERYTHING); // what happened before the stream began
   } else if (name === "change") {
+    heard = [data, ...heard].slice(0, KEPT);
     if (seen.history && !seen.history.some((entry) => entry.id === data.id)) {
       seen.history = [data, ...seen.history].slice(0, KEPT);
       render([]);
