@@ -116,6 +116,20 @@ def test_the_focus_stays_when_the_row_changes(page: Page, server: Fake) -> None:
     expect(row(page, "monitoring/grafana").get_by_role("link")).to_be_focused()
 
 
+def test_the_focus_stays_where_it_was_in_a_detail_that_changes(page: Page, server: Fake) -> None:
+    opened(page, "?service=monitoring/grafana")
+    detail = page.get_by_role("dialog")
+    read = detail.get_by_role("region", name="What the agent reads of this Service")
+    read.focus()
+    server.change("monitoring/grafana", reason="HTTP 502")
+    expect(detail).to_contain_text("HTTP 502")
+    expect(read).to_be_focused()
+    detail.get_by_role("button", name="Close").focus()
+    server.change("monitoring/grafana", reason="HTTP 503")
+    expect(detail).to_contain_text("HTTP 503")
+    expect(detail.get_by_role("button", name="Close")).to_be_focused()
+
+
 # --- Search, filters, and the address --------------------------------------------------------------------------------
 
 
@@ -183,6 +197,13 @@ def test_a_shared_link_to_a_service(page: Page, server: Fake) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     eventually(lambda: query(page) == "")
+
+
+@pytest.mark.parametrize("key", ["../statistics", "../events", "monitoring/..", "nobody"])
+def test_a_link_to_what_is_no_service_says_so(page: Page, server: Fake, key: str) -> None:
+    """Also where the path that is made of it would lead to something else of the API, which is no Service either."""
+    opened(page, f"?service={key}")
+    expect(page.get_by_role("dialog")).to_contain_text("There is no such Service")
 
 
 # --- What tenants write ----------------------------------------------------------------------------------------------

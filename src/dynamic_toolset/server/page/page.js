@@ -47,6 +47,7 @@ const LOADERS = {
   },
   detail: () => {
     const { cluster, namespace, name } = split(state.service);
+    if (/^\.\.?$/.test(namespace) || /^\.\.?$/.test(name)) throw new Failure(404, "Not found"); // it would lead elsewhere
     const query = cluster ? `?cluster=${encodeURIComponent(cluster)}` : "";
     return api.get(`api/v1/services/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}${query}`);
   },
