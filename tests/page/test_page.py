@@ -130,6 +130,17 @@ def test_the_focus_stays_where_it_was_in_a_detail_that_changes(page: Page, serve
     expect(detail.get_by_role("button", name="Close")).to_be_focused()
 
 
+def test_what_was_opened_in_the_history_stays_so_when_something_changes(page: Page, server: Fake) -> None:
+    opened(page, "?view=history")
+    entries = page.locator("#history .entries li")
+    opener = page.locator("#history summary").first
+    opener.click()
+    server.change("monitoring/grafana", reason="HTTP 502")
+    expect(entries.first).to_contain_text("HTTP 502")
+    expect(opener).to_be_focused()
+    expect(page.locator("#history details").first).to_have_attribute("open", "")
+
+
 # --- Search, filters, and the address --------------------------------------------------------------------------------
 
 
@@ -310,6 +321,7 @@ def test_when_it_is_told_to_wait_it_waits(page: Page, server: Fake) -> None:
     server.refuse("/api/v1/services", 429, retry_after=30)
     page.goto("/")
     expect(page.locator("#services-notice")).to_contain_text("waits 30 s")
+    expect(page.locator("#nothing")).to_be_hidden()
     asked = [path for path in server.requests if "/api/v1/services" in path]
     assert len(asked) == 1
     server.refuse("/api/v1/services", 200)
@@ -345,6 +357,24 @@ def test_a_token_that_expires_is_asked_for_again(page: Page, server: Fake) -> No
     page.keyboard.press("Enter")
     expect(row(page, "monitoring/grafana")).to_contain_text("HTTP 502")
     expect(page.locator("#connection")).to_have_text("Live")
+
+
+def test_who_may_see_less_is_shown_nothing_of_what_another_one_saw(page: Page, server: Fake) -> None:
+    server.require_token("ann")
+    page.goto("/")
+    page.locator("#token").fill("ann")
+    page.keyboard.press("Enter")
+    expect(row(page, "monitoring/grafana")).to_be_visible()
+    server.require_token("bob")
+    server.refuse("/api/v1/services", 403)
+    server.change("monitoring/grafana", reason="HTTP 502")
+    expect(page.locator("#login")).to_be_visible()
+    page.locator("#token").fill("bob")
+    page.keyboard.press("Enter")
+    expect(page.locator("#services-notice")).to_contain_text("not allowed to see this")
+    expect(page.locator("#rows tr")).to_have_count(0)
+    expect(page.locator("#nothing")).to_be_hidden()  # it is not that there were none
+    expect(page.locator("#count")).to_be_empty()
 
 
 def test_a_refusal_that_comes_late_says_nothing_of_the_token_given_since(page: Page, server: Fake) -> None:

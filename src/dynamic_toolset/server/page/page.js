@@ -260,7 +260,7 @@ function render(names) {
     tab.href = link({ view: tab.dataset.view, service: "" });
   }
   for (const view of Object.keys(VIEWS)) $(view).hidden = view !== state.view;
-  if (names.includes("services") && seen.services) {
+  if (names.includes("services")) {
     services.items = seen.services;
     services.prune();
   }
