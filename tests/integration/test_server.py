@@ -742,6 +742,9 @@ async def test_the_metrics_have_a_port_of_their_own(populated: Served) -> None:
     async with populated.session.get(f"{populated.metrics_url}/metrics") as answer:
         assert answer.status == 200
     problem(await populated.get("/metrics"), 404)
+    # Nor does it answer to a page from elsewhere, whose name has come to lead to loopback.
+    async with populated.session.get(f"{populated.metrics_url}/metrics", headers={"Host": "evil.example"}) as answer:
+        assert answer.status == 403
 
 
 # --- Other pages -----------------------------------------------------------------------------------------------------
