@@ -328,13 +328,18 @@ async def test_the_config_map_moves_and_the_lease_does_not(cluster: Cluster, ser
     fails.healthy = False
     await until(lambda: verdict(served, "fails") is Verdict.UNHEALTHY)
     before = cluster.config_map
+    await until(lambda: (report := served.supervisor.controller.report) and report.published)
+    known = await served.get("/api/v1/toolset")
     change(served, config_map=ConfigMapSettings("elsewhere", TARGET.namespace))
     await until(lambda: published_in(cluster, "elsewhere"))
     assert published_in(cluster, "elsewhere") == {"stays", "fails"}  # one failed check takes nobody out
     assert cluster.config_map == before
     assert lease(cluster)
     assert lease(cluster, "elsewhere") is None
-    toolset = msgspec.json.decode((await served.get("/api/v1/toolset")).body, type=answers.ToolsetAnswer)
+    await until(lambda: (report := served.supervisor.controller.report) and report.published)
+    # The documents are the same, and so is all else that is said of them.
+    answer = await served.get("/api/v1/toolset", headers={"If-None-Match": known.headers["etag"]})
+    toolset = msgspec.json.decode(answer.body, type=answers.ToolsetAnswer)
     assert toolset.config_map == answers.ServiceRef(TARGET.namespace, "elsewhere")
     await cluster.delete("fails")
     await until(lambda: published_in(cluster, "elsewhere") == {"stays"})

@@ -177,7 +177,7 @@ async def test_requests_are_counted_by_their_route(cluster: Cluster, scraper: Sc
 
 async def test_readers_of_events_are_counted_and_their_time_is_not(scraper: Scraper) -> None:
     async with scraper.session.get(f"{scraper.api}/api/v1/events") as answer:
-        assert b"hello" in await answer.content.readline()
+        assert b"hello" in await answer.content.readuntil(b"\n\n")
         assert (await scraper.samples())["event_streams"] == 1
     route = "{code=200,method=GET,route=/api/v1/events}"
     found = await scraper.until(lambda now: f"http_requests_total{route}" in now)

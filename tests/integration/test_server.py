@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 import yaml
 
 from dynamic_toolset.kube.pulse import Pulse
@@ -512,6 +513,23 @@ async def test_a_mistake_of_ours_tells_nothing(served: Served, monkeypatch: pyte
     assert b"inside" not in answer.body
 
 
+@pytest.mark.parametrize("rest", [b"zz\r\n", b""])
+async def test_a_body_that_breaks_off_is_no_mistake_of_ours(served: Served, rest: bytes) -> None:
+    """Or anybody could fill the log with tracebacks, and raise an alert with each."""
+    head = f"POST {V1}/validate?kind=settings HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+    with structlog.testing.capture_logs() as logged:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.ports.api.socket.getsockname()[1])
+        writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n3\r\na: \r\n".encode() + rest)
+        await writer.drain()
+        await until(lambda: served.server._connections()["api"])
+        if not rest:
+            writer.transport.abort()
+        await until(lambda: any(one["event"] == "request" for one in logged))
+        writer.close()
+    assert [one["status"] for one in logged if one["event"] == "request"] == [0]
+    assert not [one for one in logged if one["event"] == "request_failed"]
+
+
 async def test_who_calls_too_often_has_to_wait(serve: Serve) -> None:
     served = await serve(server={"rateLimit": 3})
     for remaining in (2, 1, 0):
@@ -724,6 +742,9 @@ async def test_the_metrics_have_a_port_of_their_own(populated: Served) -> None:
     async with populated.session.get(f"{populated.metrics_url}/metrics") as answer:
         assert answer.status == 200
     problem(await populated.get("/metrics"), 404)
+    # Nor does it answer to a page from elsewhere, whose name has come to lead to loopback.
+    async with populated.session.get(f"{populated.metrics_url}/metrics", headers={"Host": "evil.example"}) as answer:
+        assert answer.status == 403
 
 
 # --- Other pages -----------------------------------------------------------------------------------------------------

@@ -325,10 +325,11 @@ class Fake:
         await response.prepare(request)
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         last = self._history[0]["id"] if self._history else f"{self._start}-0"
-        queue.put_nowait(_event("hello", {"version": "0.1.0", "lastEventId": f"{self._start}-{last.split('-')[1]}"}))
+        newest = f"{self._start}-{last.split('-')[1]}"
         after = request.headers.get("Last-Event-ID")
+        queue.put_nowait(_event("hello", {"version": "0.1.0", "lastEventId": newest}, "" if after else newest))
         if after and after.split("-")[0] != self._start:
-            queue.put_nowait(_event("reset", {}))
+            queue.put_nowait(_event("reset", {}, newest))
         self._streams.add(queue)
         try:
             while (piece := await queue.get()) is not None:

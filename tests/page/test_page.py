@@ -78,6 +78,25 @@ def test_an_open_detail_and_the_history_are_live_too(page: Page, server: Fake) -
     expect(detail).to_contain_text("There is no such Service, or not any more.")
 
 
+def test_a_history_that_comes_late_takes_back_no_change(page: Page, server: Fake) -> None:
+    """It was asked for before the change, and is overtaken by the stream."""
+    held: list[Route] = []
+    page.route("**/api/v1/history", lambda route: held.append(route) if asked else (asked.append(1), route.continue_()))
+    asked: list[int] = []
+    opened(page, "?view=history")
+    eventually(lambda: page.evaluate("true") and held)  # the one with the stream
+    old = page.request.get("/api/v1/history").json()
+    entries = page.locator("#history .entries li")
+    server.change("monitoring/grafana", reason="HTTP 502")
+    expect(entries.first).to_contain_text("HTTP 502")
+    with page.expect_response("**/api/v1/history") as answer:
+        held[0].fulfill(json=old)
+    answer.value.finished()
+    server.change("monitoring/grafana", reason="HTTP 503")
+    expect(entries.nth(0)).to_contain_text("HTTP 503")
+    expect(entries.nth(1)).to_contain_text("HTTP 502")
+
+
 def test_a_storm_of_changes_is_no_storm_of_requests(page: Page, server: Fake) -> None:
     opened(page)
     expect(page.locator("#count")).to_have_text("15 Services")
@@ -95,6 +114,31 @@ def test_the_focus_stays_when_the_row_changes(page: Page, server: Fake) -> None:
     server.change("monitoring/grafana", reason="HTTP 502")
     expect(row(page, "monitoring/grafana")).to_contain_text("HTTP 502")
     expect(row(page, "monitoring/grafana").get_by_role("link")).to_be_focused()
+
+
+def test_the_focus_stays_where_it_was_in_a_detail_that_changes(page: Page, server: Fake) -> None:
+    opened(page, "?service=monitoring/grafana")
+    detail = page.get_by_role("dialog")
+    read = detail.get_by_role("region", name="What the agent reads of this Service")
+    read.focus()
+    server.change("monitoring/grafana", reason="HTTP 502")
+    expect(detail).to_contain_text("HTTP 502")
+    expect(read).to_be_focused()
+    detail.get_by_role("button", name="Close").focus()
+    server.change("monitoring/grafana", reason="HTTP 503")
+    expect(detail).to_contain_text("HTTP 503")
+    expect(detail.get_by_role("button", name="Close")).to_be_focused()
+
+
+def test_what_was_opened_in_the_history_stays_so_when_something_changes(page: Page, server: Fake) -> None:
+    opened(page, "?view=history")
+    entries = page.locator("#history .entries li")
+    opener = page.locator("#history summary").first
+    opener.click()
+    server.change("monitoring/grafana", reason="HTTP 502")
+    expect(entries.first).to_contain_text("HTTP 502")
+    expect(opener).to_be_focused()
+    expect(page.locator("#history details").first).to_have_attribute("open", "")
 
 
 # --- Search, filters, and the address --------------------------------------------------------------------------------
@@ -164,6 +208,13 @@ def test_a_shared_link_to_a_service(page: Page, server: Fake) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     eventually(lambda: query(page) == "")
+
+
+@pytest.mark.parametrize("key", ["../statistics", "../events", "monitoring/..", "nobody"])
+def test_a_link_to_what_is_no_service_says_so(page: Page, server: Fake, key: str) -> None:
+    """Also where the path that is made of it would lead to something else of the API, which is no Service either."""
+    opened(page, f"?service={key}")
+    expect(page.get_by_role("dialog")).to_contain_text("There is no such Service")
 
 
 # --- What tenants write ----------------------------------------------------------------------------------------------
@@ -270,6 +321,7 @@ def test_when_it_is_told_to_wait_it_waits(page: Page, server: Fake) -> None:
     server.refuse("/api/v1/services", 429, retry_after=30)
     page.goto("/")
     expect(page.locator("#services-notice")).to_contain_text("waits 30 s")
+    expect(page.locator("#nothing")).to_be_hidden()
     asked = [path for path in server.requests if "/api/v1/services" in path]
     assert len(asked) == 1
     server.refuse("/api/v1/services", 200)
@@ -305,6 +357,24 @@ def test_a_token_that_expires_is_asked_for_again(page: Page, server: Fake) -> No
     page.keyboard.press("Enter")
     expect(row(page, "monitoring/grafana")).to_contain_text("HTTP 502")
     expect(page.locator("#connection")).to_have_text("Live")
+
+
+def test_who_may_see_less_is_shown_nothing_of_what_another_one_saw(page: Page, server: Fake) -> None:
+    server.require_token("ann")
+    page.goto("/")
+    page.locator("#token").fill("ann")
+    page.keyboard.press("Enter")
+    expect(row(page, "monitoring/grafana")).to_be_visible()
+    server.require_token("bob")
+    server.refuse("/api/v1/services", 403)
+    server.change("monitoring/grafana", reason="HTTP 502")
+    expect(page.locator("#login")).to_be_visible()
+    page.locator("#token").fill("bob")
+    page.keyboard.press("Enter")
+    expect(page.locator("#services-notice")).to_contain_text("not allowed to see this")
+    expect(page.locator("#rows tr")).to_have_count(0)
+    expect(page.locator("#nothing")).to_be_hidden()  # it is not that there were none
+    expect(page.locator("#count")).to_be_empty()
 
 
 def test_a_refusal_that_comes_late_says_nothing_of_the_token_given_since(page: Page, server: Fake) -> None:

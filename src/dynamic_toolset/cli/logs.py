@@ -111,10 +111,14 @@ def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 
 
 def _make_printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Show what would speak to the terminal instead of the reader as its number."""
+    """Show what would speak to the terminal instead of the reader as its number.
+
+    A traceback keeps its lines, set in: the words of an error may be somebody else's, and pass for an event otherwise.
+    """
     for name, value in event.items():
         if isinstance(value, str) and not value.isprintable():
-            event[name] = "\n".join(map(_printable, value.split("\n"))) if name == "exception" else _printable(value)
+            lines = value.split("\n") if name == "exception" else ()
+            event[name] = "\n".join(f"  {_printable(line)}" for line in lines) if lines else _printable(value)
     return event
 
 

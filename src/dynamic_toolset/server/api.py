@@ -132,7 +132,7 @@ def toolset(request: Anything, source: NamedDependency[Source]) -> Response[byte
     if knows(request.headers.get("if-none-match"), etag):
         return Response(b"", status_code=304, headers=headers)
     if kind == JSON:
-        return _json(snapshot.toolset_body(source.toolset), headers=headers)
+        return _json(snapshot.toolset_body, headers=headers)
     text = next((one.text for one in snapshot.report.documents if one.key == holmesgpt.KEY), "")
     charset = "" if kind.startswith("text/") else "; charset=utf-8"  # which Litestar adds to every text
     return Response(text.encode(), media_type=kind + charset, headers=headers)

@@ -171,7 +171,8 @@ def _not_allowed(request: Request[Any, Any, Any], error: HTTPException) -> Refus
 def _crashed(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer what is a mistake of ours, and keep what it is for the log."""
     one: Exchange = request.scope["state"]["exchange"]
-    log.error("request_failed", method=one.method, path=one.path[:LOGGED_PATH], exc_info=error)
+    if not one.is_broken_off:  # that Litestar takes for one of ours; it is the caller who went, or was refused before
+        log.error("request_failed", method=one.method, path=one.path[:LOGGED_PATH], exc_info=error)
     return _refused(request, Refusal(500, problems.INTERNAL))
 
 

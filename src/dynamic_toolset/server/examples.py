@@ -154,7 +154,7 @@ ALIVE_NOT = "[+]watch of Services ok\n[-]health checks failed: late by 75 s\nfai
 READY_NOT = "[+]Services synced ok\n[-]API reached lately failed: it has not been heard of lately\nfailed\n"
 
 EVENTS = (
-    'event: hello\ndata: {"version":"0.1.0","lastEventId":"19be0c2f1a3-12"}\n\n'
+    'id: 19be0c2f1a3-12\nevent: hello\ndata: {"version":"0.1.0","lastEventId":"19be0c2f1a3-12"}\n\n'
     'event: report\ndata: {"published":true}\n\n'
 )
 

@@ -34,6 +34,8 @@ class Exchange:
         """The status of the answer, 0 while there is none."""
         self.caller = ""
         """Who asks, as far as that was found out."""
+        self.is_broken_off = False
+        """Whether the caller hung up, or was hung up on, before the end of its body: nobody listens any more."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         """The decoded path, by which the request is routed and judged."""
@@ -65,6 +67,8 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer."""
+        if self.is_broken_off:
+            return
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message.get("headers", ()))
@@ -84,12 +88,15 @@ class Exchange:
         announced = self.header(b"content-length") or "0"
         if announced.isdecimal() and int(announced[:20]) > MAX_BODY:
             raise _too_large()
-        received = 0
+        received, more = 0, True
 
         async def bounded() -> Message:
-            nonlocal received
+            nonlocal received, more
             message = await receive()
-            received += len(message.get("body", b""))
+            if message["type"] == "http.disconnect":
+                self.is_broken_off = more
+                return message
+            received, more = received + len(message.get("body", b"")), message.get("more_body", False)
             if received > MAX_BODY:
                 raise _too_large()
             return message

@@ -6,6 +6,7 @@ routed: the router would also take one with a slash too many, for which other ru
 paths lead nowhere.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
@@ -37,6 +38,9 @@ OPEN = PROBES | {"/openapi.json"}
 TIME = 30.0
 """Seconds for a request, a stream of events aside."""
 
+AGAIN = 60.0
+"""Seconds after which it is asked again whether somebody may still follow the events."""
+
 MAX_PATH = 1024
 """Characters of a path: a namespace, a name and what stands before them have 400."""
 
@@ -45,6 +49,9 @@ LOGGED_PATH = 300
 
 _API = "/api/"
 """What the paths begin with whose requests are logged and traced: of all others there are too many."""
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""The methods that change nothing (RFC 9110, section 9.2.1)."""
 
 _TOKEN_HEADER = TOKEN_HEADER.lower().encode()
 
@@ -133,7 +140,7 @@ class Gate:
         if one.path not in self._open:
             await self._admit(one)
         answer = self._app(scope, one.bounded(receive), one.send)
-        await (answer if one.path == exchange.STREAM else exchange.within(TIME, answer))
+        await (self._follow(one, scope, answer) if one.path == exchange.STREAM else exchange.within(TIME, answer))
 
     def _check_target(self, one: Exchange, scope: Scope) -> None:
         if len(one.path) > MAX_PATH:
@@ -146,6 +153,21 @@ class Gate:
             raise Refusal(400, "there must be one Host header")  # RFC 9112, section 3.2
         if self._local_only and one.path not in PROBES and not _is_local(one.header(b"host") or ""):
             raise Refusal(403, "this is answered under a name of this machine only, such as localhost")
+        if self._access is None and one.method not in _SAFE and not self._is_own_site(one):
+            raise Refusal(403, "a page of another site may not ask for this")
+
+    def _is_own_site(self, one: Exchange) -> bool:
+        """Whether no page of another site had a browser send this: without a token to show that takes no more.
+
+        A form or a script may send such a request to anywhere; CORS only keeps it from the answer.
+        """
+        origin = one.header(b"origin")
+        if origin is not None and origin.encode("latin-1") in self._origins:
+            return True
+        site = one.header(b"sec-fetch-site")  # the browser's own word, where it gives it (W3C, Fetch Metadata)
+        if site is not None:
+            return site in {"same-origin", "none"}
+        return origin is None or origin.partition("://")[2].lower() == (one.header(b"host") or "").lower()
 
     # --- Who may call -----------------------------------------------------------------------------------------------
 
@@ -173,6 +195,31 @@ class Gate:
             await self._access.authorize(caller, one.path, verb, remote=one.address)
         except AccessError as error:
             raise _refusal(error) from None
+
+    async def _follow(self, one: Exchange, scope: Scope, answer: Awaitable[None]) -> None:
+        """Wait for an answer that has no end by itself, for as long as its caller may have it."""
+        if self._access is None:
+            await answer
+            return
+        watching = asyncio.create_task(self._lose(self._access, one), name="admission")
+        watching.add_done_callback(lambda task: None if task.cancelled() else scope["state"]["cut"]())
+        try:
+            await answer
+        finally:
+            watching.cancel()
+
+    async def _lose(self, access: Access, one: Exchange) -> None:
+        """Wait until a caller who was let in may call no longer. While nobody can be asked he still may."""
+        token, verb = _token(one), one.method.lower()
+        while True:
+            await asyncio.sleep(AGAIN)
+            try:
+                caller = await access.authenticate(token, one.path, verb, remote=one.address)
+                await access.authorize(caller, one.path, verb, remote=one.address)
+            except Unavailable:
+                continue
+            except AccessError:
+                return
 
     def _count(self, one: Exchange, caller: CallerKey) -> None:
         self._check(one, self._limiter.take(caller))

@@ -139,6 +139,10 @@ class _Protocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and self._has_body():
+            # The parser takes what follows for the other protocol, and the request for one without a body.
+            self._refuse(Refusal(400, "a request with a body cannot ask for another protocol: leave out Upgrade"))
+            return
         super().on_headers_complete()
         self._in_head = False
         self._arrive_within(BODY_TIME, lambda: self._refuse(Refusal(408, f"the body must come within {BODY_TIME:g} s")))
@@ -149,7 +153,15 @@ class _Protocol(HttpToolsProtocol):
         self._fruitless = 0
         super().on_body(body)
 
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t"))
+            for name, value in self.headers
+        )
+
     def on_message_complete(self) -> None:
+        if self._last is not None:
+            return  # it was refused
         self._in_head = True
         self._fruitless = self._message = 0
         self._disarm_arrival()

@@ -50,6 +50,8 @@ class Server:
             security_events=self._security_events,
         )
         needs_token = settings.auth == "token"
+        # Then both ports are bound to loopback, see ServerSettings.bound.
+        local_only = settings.auth == "none" and not settings.allow_anonymous
         application = app.build(
             source, telemetry.stream, configuration, [pages.handler(files)], needs_token=needs_token
         )
@@ -61,7 +63,7 @@ class Server:
             origins=settings.cors_origins,
             meter=telemetry.metrics,
             is_ending=self._is_ending,
-            local_only=settings.auth == "none" and not settings.allow_anonymous,
+            local_only=local_only,
             give_way=source.give_way,
         )
         metrics = Gate(
@@ -70,6 +72,7 @@ class Server:
             limiter=Limiter(0),
             meter=telemetry.metrics,
             is_ending=self._is_ending,
+            local_only=local_only,
         )
         # Of the deadline something is left for what comes after: the last write, and the lease.
         patience = seconds(settings.shutdown_deadline) - self._delay

@@ -18,6 +18,7 @@ from dynamic_toolset.server.conditional import entity_tag
 from dynamic_toolset.server.problems import Refusal
 from dynamic_toolset.server.telemetry import Telemetry
 from dynamic_toolset.server.views import Documents, Query, Services
+from dynamic_toolset.settings import ConfigMapSettings
 
 T = TypeVar("T")
 
@@ -30,12 +31,12 @@ encoder = msgspec.json.Encoder()
 
 
 class Snapshot:
-    """A report as the API shows it: each part is made when it is first asked for."""
+    """A report as the API shows it, and where it is published: each part is made when it is first asked for."""
 
-    def __init__(self, report: Report, before: "Snapshot | None" = None) -> None:
+    def __init__(self, report: Report, target: ConfigMapSettings, before: "Snapshot | None" = None) -> None:
         self.report = report
+        self.target = target
         self._before: Services | None = before.services if before is not None and "services" in vars(before) else None
-        self._toolset: bytes | None = None
         self._found: OrderedDict[Query, tuple[answers.ServiceItem, ...]] = OrderedDict()
         self._pages: OrderedDict[tuple[Query, ServiceKey | None, int], bytes] = OrderedDict()
 
@@ -59,14 +60,13 @@ class Snapshot:
     def toolset_key(self) -> bytes:
         """Everything that makes up the answer on the toolset."""
         report = self.report
-        parts = (report.documents, report.published, report.overrides, report.effects, report.problems)
+        parts = (self.target, report.documents, report.published, report.overrides, report.effects, report.problems)
         return encoder.encode(parts)
 
-    def toolset_body(self, make: Callable[[], answers.ToolsetAnswer]) -> bytes:
-        """Return the answer on the toolset, encoded."""
-        if self._toolset is None:
-            self._toolset = encoder.encode(make())
-        return self._toolset
+    @cached_property
+    def toolset_body(self) -> bytes:
+        """The answer on the toolset, encoded."""
+        return encoder.encode(views.toolset(self.report, self.target))
 
     def page(self, query: Query, after: ServiceKey | None, limit: int) -> bytes:
         """Return a page of Services, encoded."""
@@ -105,15 +105,15 @@ class Source:
         self.started_at = time.time()
         self.is_ending = False
         self._telemetry = telemetry
-        self._snapshot = Snapshot(_NOTHING)
+        self._snapshot = Snapshot(_NOTHING, supervisor.settings.config_map)
         self._compared: tuple[object, bytes] | None = None
 
     @property
     def snapshot(self) -> Snapshot:
         """The last report."""
-        report = self.supervisor.controller.report or _NOTHING
-        if self._snapshot.report is not report:
-            self._snapshot = Snapshot(report, self._snapshot)
+        report, target = self.supervisor.controller.report or _NOTHING, self.supervisor.settings.config_map
+        if self._snapshot.report is not report or self._snapshot.target != target:
+            self._snapshot = Snapshot(report, target, self._snapshot)
         return self._snapshot
 
     async def give_way(self) -> None:
@@ -131,10 +131,6 @@ class Source:
         if found is None:
             return None
         return views.detail(*found, self.supervisor.controller.checks(key), self.snapshot.documents)
-
-    def toolset(self) -> answers.ToolsetAnswer:
-        """Return the documents."""
-        return views.toolset(self.snapshot.report, self.supervisor.settings.config_map)
 
     async def diff(self) -> bytes:
         """Return what a write would change now, encoded.

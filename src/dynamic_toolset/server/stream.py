@@ -113,9 +113,11 @@ class Stream:
         self.flush()  # to those who were there
         # From here on the reader hears of everything, so what it missed until here is settled now.
         self._readers.add(reader)
-        missed, ended = self._missed(last_id), self._ended
+        newest = self._history.last_id
+        missed, ended = self._missed(last_id, newest), self._ended
         try:
-            yield event("hello", {"version": self._version, "lastEventId": self._history.last_id})
+            # Who has seen nothing yet goes on from here when it comes back, also if nothing has changed until then.
+            yield event("hello", {"version": self._version, "lastEventId": newest}, None if last_id else newest)
             for one in missed:
                 yield one
             if ended:
@@ -126,12 +128,12 @@ class Stream:
         finally:
             self._readers.discard(reader)
 
-    def _missed(self, last_id: str | None) -> Iterable[bytes]:
+    def _missed(self, last_id: str | None, newest: str) -> Iterable[bytes]:
         if not last_id:
             return ()
         missed = self._history.since(last_id)
         if missed is None:
-            return (event("reset", {}),)
+            return (event("reset", {}, newest),)
         return [event("change", views.entry(one), one.id) for one in missed]
 
     def _put(self, reader: Reader, waiting: bytes | None) -> None:

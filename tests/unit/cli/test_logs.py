@@ -215,6 +215,15 @@ def test_nobody_speaks_to_the_terminal_through_the_log(
     assert line[:-1].isprintable()
 
 
+def test_the_words_of_an_error_begin_no_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("console", "info")
+    forged = "2026-03-01T09:30:00Z [info     ] published"
+    structlog.get_logger().error("died", exc_info=ValueError(f"no\n{forged}"))
+    event, *lines = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert "died" in event
+    assert lines == ["  ValueError: no", f"  {forged}"]
+
+
 def test_an_event_that_cannot_be_written_is_lost_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     read, write = os.pipe()
     os.close(read)

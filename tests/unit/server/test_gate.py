@@ -11,9 +11,9 @@ import structlog
 from structlog.typing import EventDict
 
 from dynamic_toolset.server.access import TOKEN_HEADER, Caller, Forbidden, Unauthenticated, Unavailable
-from dynamic_toolset.server.exchange import MAX_BODY, App, Receive, Scope, Send
-from dynamic_toolset.server.gate import LOGGED_PATH, MAX_PATH, OPEN, TIME, Gate
-from dynamic_toolset.server.limits import Limiter
+from dynamic_toolset.server.exchange import MAX_BODY, STREAM, App, Receive, Scope, Send
+from dynamic_toolset.server.gate import AGAIN, LOGGED_PATH, MAX_PATH, OPEN, TIME, Gate
+from dynamic_toolset.server.limits import Limiter, caller_key
 from dynamic_toolset.server.problems import Refusal
 from tests.unit.server.asgi import Answer, ask
 from tests.virtual_time import virtual_time
@@ -34,6 +34,7 @@ class Doorman:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.away = False
+        self.known = {"ann", "bob"}
 
     def knows(self, token: str | None) -> bool:
         return token == "ann" and not self.away
@@ -42,7 +43,7 @@ class Doorman:
         self.asked.append((verb, path))
         if self.away:
             raise Unavailable("whose token this is cannot be found out at present", 3)
-        if token not in {"ann", "bob"}:
+        if token is None or token not in self.known:
             raise Unauthenticated("a bearer token is needed", given=token is not None)
         return Caller(token)
 
@@ -584,6 +585,29 @@ def test_no_header_of_a_problem_can_become_two() -> None:
     assert challenge == 'Bearer error="ä?"'.encode("latin-1")
 
 
+@virtual_time
+async def test_who_may_call_no_longer_is_cut_off_from_the_events() -> None:
+    async def follow(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    doorman = Doorman()
+    following = asyncio.create_task(ask(gate(follow, access=doorman), target=STREAM, headers=bearer("ann")))
+    await asyncio.sleep(3600)
+    doorman.away = True  # the API server cannot be asked, which takes nobody's right away
+    await asyncio.sleep(3600)
+    doorman.away = False
+    await asyncio.sleep(3600)
+    assert not following.done()
+    doorman.known = {"bob"}
+    async with asyncio.timeout(AGAIN + 1):
+        answer = await following
+    assert (answer.status, answer.is_cut) == (200, True)
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "admission"]
+
+
 # --- Without tokens ---------------------------------------------------------------------------------------------------
 
 
@@ -602,6 +626,41 @@ async def test_who_needs_no_token_must_use_a_name_of_this_machine(host: str, is_
     assert answer.status == (200 if is_answered else 403)
     assert (await ask(gate(local_only=True), target="/healthz", headers={"Host": host})).status == 200
     assert (await ask(gate(), headers={"Host": host})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_answered"),
+    [
+        ({}, True),  # no browser
+        ({"Origin": "http://localhost:8080"}, True),
+        ({"Origin": "https://LOCALHOST:8080"}, True),  # TLS may end before us
+        ({"Origin": "https://dash.example"}, True),  # is listed
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "http://localhost:3000"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": ""}, False),
+        ({"Origin": "https://proxied.example", "Sec-Fetch-Site": "same-origin"}, True),  # a proxy set another Host
+        ({"Origin": "http://localhost:8080", "Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "none"}, True),
+    ],
+)
+async def test_who_needs_no_token_is_sent_by_no_page_of_another_site(
+    headers: Mapping[str, str], is_answered: bool
+) -> None:
+    """Or any page that somebody at this machine looks at could have everything checked again, all the time."""
+    limiter = Limiter(1)
+    open_to_all = gate(origins=["https://dash.example"], limiter=limiter)
+    headers = {"Host": "localhost:8080", **headers}
+    answer = await ask(open_to_all, "POST", "/api/v1/discover", headers)
+    if is_answered:
+        assert answer.status == 200
+    else:
+        assert_problem(answer, 403, "/api/v1/discover")
+        assert limiter.peek(caller_key(None, "192.0.2.1")).remaining == 1, "who did not ask pays for it"
+    assert (await ask(gate(origins=["https://dash.example"]), "GET", headers=headers)).status == 200
+    guarded = await ask(gate(access=Doorman()), "POST", headers={**headers, **bearer("ann")})
+    assert assert_problem(guarded, 403) == "user 'ann' cannot post path '/api/v1/services'"
 
 
 @virtual_time

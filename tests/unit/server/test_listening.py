@@ -195,6 +195,22 @@ async def test_who_wants_another_protocol_gets_http_1(serve: Serve) -> None:
     assert await connection.end() == b""
 
 
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 3\r\n\r\na: ", b"Transfer-Encoding: chunked\r\n\r\n3\r\na: \r\n0\r\n\r\n"]
+)
+async def test_who_wants_another_protocol_with_a_body_is_refused(serve: Serve, framing: bytes) -> None:
+    """The parser has no body of it, so the answer would be one to another request."""
+    served = serve()
+    head = b"POST /body HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    connection = await served.connect(GET + head + framing)
+    assert (await connection.answer()).status == 200
+    assert problem(await connection.answer()) == 400
+    assert await connection.end() == b""
+    assert served.app.bodies == []
+    without = await served.connect(head + b"Content-Length: 0\r\n\r\n")
+    assert (await without.answer()).status == 200
+
+
 # --- Too much --------------------------------------------------------------------------------------------------------
 
 

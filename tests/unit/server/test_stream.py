@@ -60,12 +60,25 @@ async def test_a_new_reader_is_greeted_and_then_told_what_changes() -> None:
     served.change("before")
     events = served.read()
     [hello] = await some(events, 1)
-    assert hello == (None, "hello", {"version": "1.2.3", "lastEventId": served.history.last_id})
+    newest = served.history.last_id
+    assert hello == (newest, "hello", {"version": "1.2.3", "lastEventId": newest})
     entry = served.change("later")
     served.stream.tell([], REPORT)
     [change, report] = await some(events, 2)
     assert (change[0], change[1], change[2]["message"]) == (entry.id, "change", "later")
     assert report == (None, "report", {"published": True})
+
+
+@virtual_time
+async def test_whoever_was_greeted_misses_nothing_though_nothing_had_changed_until_it_went() -> None:
+    """A browser's EventSource comes back with the last id that it was given, and knows no other."""
+    served = Served()
+    served.change("before")
+    for last_id in (None, "unknown"):
+        given = [one[0] for one in await some(served.read(last_id), 2 if last_id else 1)][-1]
+        entry = served.change("meanwhile")
+        again = await some(served.read(given), 2)
+        assert [(one[0], one[1]) for one in again] == [(None, "hello"), (entry.id, "change")]
 
 
 @virtual_time

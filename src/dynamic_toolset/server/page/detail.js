@@ -57,7 +57,9 @@ export class Detail {
     const { cluster, namespace, name } = split(this.#key);
     const whose = cluster ? `${cluster}: ${namespace}` : namespace;
     const scroll = this.#dialog.scrollTop;
-    const focused = this.#dialog !== document.activeElement && this.#dialog.contains(document.activeElement);
+    const held = this.#dialog !== document.activeElement && this.#dialog.contains(document.activeElement) ? document.activeElement : null;
+    const label = held?.getAttribute("aria-label");
+    const [inner, along] = [held?.scrollTop, held?.scrollLeft];
     const close = h("button", { type: "button", class: "close", click: () => this.#dialog.close() }, "Close");
     this.#dialog.replaceChildren(
       h("div", { class: "head" },
@@ -66,7 +68,11 @@ export class Detail {
       ...parts.filter(Boolean),
     );
     this.#dialog.scrollTop = scroll;
-    if (focused) close.focus();
+    if (!held) return;
+    // What had the focus has it again, as far as it is still there: a new check is no reason to lose one's place.
+    const again = [...this.#dialog.querySelectorAll("[aria-label]")].find((one) => label && one.getAttribute("aria-label") === label);
+    (again ?? close).focus({ preventScroll: true });
+    again?.scrollTo(along, inner);
   }
 }
 

@@ -26,7 +26,12 @@ let all = false; // whether the ignored Services are among those that were fetch
 const LOADERS = {
   statistics: () => api.get("api/v1/statistics"),
   toolset: () => api.get("api/v1/toolset"),
-  history: async () => (await api.get("api/v1/history")).items,
+  history: async () => {
+    heard = [];
+    const { items } = await api.get("api/v1/history");
+    const known = new Set(items.map((entry) => entry.id));
+    return [...heard.filter((entry) => !known.has(entry.id)), ...items].slice(0, KEPT);
+  },
   services: async () => {
     const ignored = state.decision === "all" || state.decision === "ignored";
     const wanted = ignored ? "" : "&decision=candidate&decision=duplicate&decision=rejected";
@@ -42,10 +47,12 @@ const LOADERS = {
   },
   detail: () => {
     const { cluster, namespace, name } = split(state.service);
+    if (/^\.\.?$/.test(namespace) || /^\.\.?$/.test(name)) throw new Failure(404, "Not found"); // it would lead elsewhere
     const query = cluster ? `?cluster=${encodeURIComponent(cluster)}` : "";
     return api.get(`api/v1/services/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}${query}`);
   },
 };
+let heard = []; // changes that the stream told since the history was asked for: its answer may be older
 const EVERYTHING = ["statistics", "toolset", "history", "services"];
 
 const wanted = new Set();
@@ -124,6 +131,7 @@ const stream = new Stream(api, (name, data) => {
     if (other) everything();
     else refresh(...EVERYTHING); // what happened before the stream began
   } else if (name === "change") {
+    heard = [data, ...heard].slice(0, KEPT);
     if (seen.history && !seen.history.some((entry) => entry.id === data.id)) {
       seen.history = [data, ...seen.history].slice(0, KEPT);
       render([]);
@@ -252,7 +260,7 @@ function render(names) {
     tab.href = link({ view: tab.dataset.view, service: "" });
   }
   for (const view of Object.keys(VIEWS)) $(view).hidden = view !== state.view;
-  if (names.includes("services") && seen.services) {
+  if (names.includes("services")) {
     services.items = seen.services;
     services.prune();
   }

@@ -29,6 +29,7 @@ export function why(item) {
 
 export class Services {
   #items = [];
+  #known = false;
   #texts = new Map(); // key -> what a search looks at
   #rows = new Map(); // key -> {row, print}
   #matching = [];
@@ -65,15 +66,17 @@ export class Services {
     this.render();
   }
 
+  /** Set the Services; null where it is not known which there are. */
   set items(items) {
-    this.#items = items;
-    this.#texts = new Map(items.map((item) => [
+    this.#known = items !== null;
+    this.#items = items ?? [];
+    this.#texts = new Map(this.#items.map((item) => [
       keyOf(item),
       [keyOf(item), item.type, item.endpoint, item.health, item.decision, item.reason].join(" ").toLowerCase(),
     ]));
     this.#options();
     this.render();
-    this.#settled = true;
+    this.#settled = this.#known;
   }
 
   #edit() {
@@ -140,11 +143,11 @@ export class Services {
     this.near.disconnect(); // it tells changes only: observed anew, it says whether the end is still near
     if (rest > 0) this.near.observe(this.more);
     this.more.textContent = `Show ${Math.min(rest, BATCH)} more of ${found}`;
-    const count = `${found.toLocaleString("en")} ${found === 1 ? "Service" : "Services"}`;
+    const count = !this.#known ? "" : `${found.toLocaleString("en")} ${found === 1 ? "Service" : "Services"}`;
     const place = document.getElementById("count");
     if (place.textContent !== count) place.textContent = count;
     const nothing = document.getElementById("nothing");
-    nothing.hidden = found > 0;
+    nothing.hidden = found > 0 || !this.#known;
     nothing.textContent = all
       ? "No Service matches. Change the search or the filters; ignored Services are shown when all decisions are."
       : "No Service here looks like something that the agent could use. Ignored Services are shown when all decisions are.";

@@ -39,7 +39,9 @@ function fill(id, print, build) {
   const text = JSON.stringify(print);
   if (view.dataset.print === text) return;
   view.dataset.print = text;
+  const held = view.contains(document.activeElement) ? document.activeElement : null;
   view.replaceChildren(...build().filter(Boolean));
+  if (held?.isConnected) held.focus({ preventScroll: true });
 }
 
 const notice = (failure) => (failure ? h("p", { class: "notice" }, failure.message) : null);
@@ -90,13 +92,16 @@ export function showOverrides(toolset, failure) {
   });
 }
 
+let rows = new Map(); // the entries that are shown, by their id: one that a person opened is so still when another one comes
+
 export function showHistory(history, failure) {
   fill("history", [history, failure?.message], () => {
+    rows = new Map((history ?? []).map((entry) => [entry.id, rows.get(entry.id) ?? entryRow(entry)]));
     const days = Map.groupBy(history ?? [], (entry) => day(entry.at));
     return [
       notice(failure),
       history && !history.length ? h("p", { class: "empty" }, "Nothing has changed since this instance started.") : null,
-      ...[...days].map(([name, entries]) => h("section", {}, h("h2", {}, name), h("ol", { class: "entries" }, entries.map(entryRow)))),
+      ...[...days].map(([name, entries]) => h("section", {}, h("h2", {}, name), h("ol", { class: "entries" }, entries.map((entry) => rows.get(entry.id))))),
     ];
   });
 }
