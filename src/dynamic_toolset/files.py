@@ -10,6 +10,15 @@ def shown(file: Path) -> str:
     return str(file).encode(errors="replace").decode()
 
 
+def stamp(file: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file from another in its place: modification time (ns), inode, size; None without one."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
 def read_regular(file: Path, most: int) -> bytes:
     """Return what is in a file, of one that is longer than ``most`` bytes no more than one byte beyond.
 

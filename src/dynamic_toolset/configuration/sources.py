@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from dynamic_toolset.discovery.catalog import Catalog, load_catalog
 from dynamic_toolset.discovery.policy import unknown_types
+from dynamic_toolset.files import stamp
 from dynamic_toolset.health.trust import read_authorities
 from dynamic_toolset.settings import (
     Content,
@@ -129,20 +130,16 @@ class Fixed(Sources):
         return self._basis
 
 
-Mark = tuple[str, int, int, int]
-"""What tells a file from another one in its place: its path past all links, modification time (ns), inode, size."""
+Mark = tuple[str, tuple[int, int, int] | None]
+"""What tells a file from another one in its place: its path past all links, and its stamp."""
 
 Signature = tuple[tuple[Mark, ...], tuple[Mark, ...], tuple[Mark, ...]]
 """The marks of the file, of the folder and what is in it, and of the CA file."""
 
 
 def _mark(path: Path) -> Mark:
-    try:
-        found = path.stat()
-    except OSError:
-        return (str(path), 0, 0, 0)
     # A mounted ConfigMap is swapped by one link to a folder, of which the file is not even aware.
-    return (os.path.realpath(path), found.st_mtime_ns, found.st_ino, found.st_size)
+    return os.path.realpath(path), stamp(path)
 
 
 def _marks(file: Path | None) -> tuple[Mark, ...]:

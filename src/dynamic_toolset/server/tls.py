@@ -6,6 +6,8 @@ from pathlib import Path
 
 import structlog
 
+from dynamic_toolset.files import read_regular, stamp
+
 log = structlog.get_logger()
 
 PERIOD = 10.0
@@ -19,7 +21,7 @@ class Certificate:
     """
 
     def __init__(self, cert_file: str, key_file: str) -> None:
-        self._cert, self._key = cert_file, key_file
+        self._cert, self._key = Path(cert_file), Path(key_file)
         self._seen = self._stamps()
         self.context = self._current = self._load()
         # Files that change while they are read, chain and key apart, could spoil a context that is in use. So each
@@ -41,11 +43,15 @@ class Certificate:
         try:
             self._current = self._load()
         except OSError as error:
-            log.warning("certificate_unusable", file=self._cert, message=f"{error}; the last good one stays in use")
+            log.warning(
+                "certificate_unusable", file=str(self._cert), message=f"{error}; the last good one stays in use"
+            )
         else:
-            log.info("certificate_renewed", file=self._cert)
+            log.info("certificate_renewed", file=str(self._cert))
 
     def _load(self) -> ssl.SSLContext:
+        for file in (self._cert, self._key):
+            read_regular(file, 0)  # OpenSSL would wait for a pipe, and with it everybody
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # A key that needs a password is an error, and no question to whoever sits at the terminal.
@@ -55,13 +61,6 @@ class Certificate:
     def _hand_over(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _asked: ssl.SSLContext) -> None:
         connection.context = self._current
 
-    def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        """Return what tells a file from what was there before, also where a link is swapped, as a kubelet does."""
-        found: list[tuple[int, int] | None] = []
-        for name in (self._cert, self._key):
-            try:
-                status = Path(name).stat()
-                found.append((status.st_ino, status.st_mtime_ns))
-            except OSError:
-                found.append(None)
-        return tuple(found)
+    def _stamps(self) -> tuple[object, ...]:
+        """Return what tells the files from what was there before, also where a link is swapped, as a kubelet does."""
+        return stamp(self._cert), stamp(self._key)

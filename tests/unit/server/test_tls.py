@@ -1,5 +1,6 @@
 """A certificate whose files change: what a client is shown, over real handshakes."""
 
+import os
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -109,6 +110,7 @@ Breakage = Callable[[tuple[Path, Path]], object]
         lambda files: files[0].write_bytes(SECOND[0].read_bytes()),  # the key of another
         lambda files: files[1].write_bytes(SECOND[1].read_bytes()),
         lambda files: files[0].write_bytes(b"\xff" * 100),
+        lambda files: (files[0].unlink(), os.mkfifo(files[0])),  # nobody waits for what comes through it
     ],
 )
 def test_files_that_cannot_be_used_later_leave_the_last_good_ones_in_use(
