@@ -185,6 +185,17 @@ def test_back_and_forward(page: Page, server: Fake) -> None:
     expect(page.locator("#services")).to_be_visible()
 
 
+def test_what_was_opened_again_stays_open_though_the_browser_tells_late_that_it_was_closed(
+    page: Page, server: Fake
+) -> None:
+    opened(page, "?service=tracing/jaeger-query")
+    detail = page.get_by_role("dialog")
+    expect(detail).to_contain_text("HTTP 503")
+    detail.evaluate("dialog => dialog.dispatchEvent(new Event('close'))")
+    assert query(page) == "service=tracing/jaeger-query"
+    expect(detail).to_be_visible()
+
+
 def test_a_service_of_another_cluster_is_told_apart_everywhere(page: Page, server: Fake) -> None:
     server.change("eu:monitoring/grafana", reason="answers from elsewhere")
     opened(page)

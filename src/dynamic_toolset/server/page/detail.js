@@ -11,7 +11,8 @@ export class Detail {
 
   /** `closed()` is called when a person closes it. */
   constructor(closed) {
-    this.#dialog.addEventListener("close", () => this.#key && closed());
+    // The browser tells of it later: by then, back and forward may have opened it again.
+    this.#dialog.addEventListener("close", () => this.#key && !this.#dialog.open && closed());
     this.#dialog.addEventListener("click", (event) => event.target === this.#dialog && this.#dialog.close());
   }
 
