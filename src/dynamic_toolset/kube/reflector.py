@@ -204,6 +204,8 @@ class Reflector(Generic[T, S]):
                 # By relist(), and by nothing else: the client has errors of its own. A list that was under way may
                 # have ended just before it was broken off, so it is asked for once more.
                 self._must_list = True
+            finally:
+                self._attempt = None  # also when it is cancelled: relist() must not touch what has ended
 
     async def _attempt_once(self) -> None:
         failure: KubernetesError | None = None

@@ -226,6 +226,13 @@ async def test_what_is_transformed_otherwise_now_is_listed_again(api, client, ti
             going_on.set()
 
 
+async def test_one_that_has_ended_can_be_told_to_list_again(api, client, time):
+    """Whoever wants a full look need not know that the service is about to end, or that another one takes over."""
+    async with running(client, time) as reflector:
+        await api.watch()
+    reflector.relist()
+
+
 def test_the_store_is_read_only():
     reflector = Reflector(Client(static("http://127.0.0.1")), SERVICES, Service, transform=unchanged)
     with pytest.raises(TypeError):
