@@ -345,7 +345,7 @@ class Client:
             "timeoutSeconds": str(timeout_seconds),
         }
         path = resource.path(namespace)
-        return Watch(path, partial(self._open_watch, path, query))
+        return Watch(path, partial(self._open_watch, path, query), self._silence)
 
     async def _open_watch(self, path: str, query: Mapping[str, str]) -> aiohttp.ClientResponse:
         with _named_errors(f"WATCH {path}"):
@@ -440,12 +440,15 @@ class Watch:
 
     The iteration ends when the API ends the watch. An ``ERROR`` event is raised as the error that it holds, and a line
     that does not come to its end as AnswerTooLong. A last line that was cut off is dropped: it comes again when the
-    watch is resumed.
+    watch is resumed. ``silence`` is how many seconds may pass without an event, whatever else comes meanwhile.
     """
 
-    def __init__(self, path: str, connect: Callable[[], Awaitable[aiohttp.ClientResponse]]) -> None:
+    def __init__(
+        self, path: str, connect: Callable[[], Awaitable[aiohttp.ClientResponse]], silence: float = WATCH_SILENCE
+    ) -> None:
         self._path = path
         self._connect = connect
+        self._silence = silence
         self._response: aiohttp.ClientResponse | None = None
         self._lines = Lines(MAX_ANSWER)
         self._pending: deque[bytes] = deque()
@@ -471,12 +474,18 @@ class Watch:
         if self._response is None:
             raise RuntimeError("the watch is not open: use 'async with client.watch(...)'")
         with _named_errors(f"WATCH {self._path}"):
-            while not self._pending:
-                chunk = await self._response.content.readany()
-                if not chunk:
-                    raise StopAsyncIteration
-                self._pending.extend(self._lines.feed(chunk))
+            if not self._pending:
+                async with asyncio.timeout(self._silence):
+                    await self._receive(self._response)
             return decode_event(self._pending.popleft())
+
+    async def _receive(self, response: aiohttp.ClientResponse) -> None:
+        """Wait until a line is complete."""
+        while not self._pending:
+            chunk = await response.content.readany()
+            if not chunk:
+                raise StopAsyncIteration
+            self._pending.extend(self._lines.feed(chunk))
 
 
 def _object_path(resource: Resource, key: ObjectKey, subresource: str = "") -> str:

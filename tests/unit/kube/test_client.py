@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import gzip
 import json
 from urllib.parse import parse_qsl
@@ -666,6 +667,21 @@ async def test_every_failure_of_a_watch_is_our_error(api, fault, error):
     async with Client(static(api.url), timeout=timeout) as client, asyncio.timeout(PATIENCE):
         with pytest.raises(error):
             await read(client.watch(SERVICES, resource_version="1"))
+
+
+@pytest.mark.parametrize("drip", [b"\n", b" "])
+async def test_a_watch_that_says_nothing_in_many_words_is_silent(api, drip):
+    async with Client(static(api.url), silence=0.3) as client:
+        reading = asyncio.create_task(read(client.watch(SERVICES, resource_version="1")))
+        watch = await api.watch()
+        async with asyncio.timeout(PATIENCE):
+            while not reading.done():
+                with contextlib.suppress(ConnectionError):  # it has hung up
+                    await watch.send(drip)
+                await asyncio.sleep(0.02)
+        with pytest.raises(ConnectionFailed, match="no answer in time"):
+            await reading
+        watch.end()
 
 
 async def test_a_line_of_a_watch_that_does_not_end_is_given_up(api, monkeypatch):
