@@ -12,7 +12,7 @@ from aiohttp import web
 from dynamic_toolset.health import readiness as module
 from dynamic_toolset.health.guard import Guard
 from dynamic_toolset.health.readiness import NOT_READ, NOT_READY, Readiness
-from dynamic_toolset.kube.client import Client
+from dynamic_toolset.kube.client import PAGE_SIZE, Client
 from dynamic_toolset.kube.connection import static
 from dynamic_toolset.model import Candidate, ServiceKey
 from dynamic_toolset.sandbox import Sandbox
@@ -70,6 +70,9 @@ class Api:
         self.refuse: StatusError | None = None
         self.open = asyncio.Event()
         self.open.set()
+        self.pages = asyncio.Event()
+        self.pages.set()
+        self.waiting = False
         self._list = sandbox._api._list
         sandbox._api._list = self._watched_list
 
@@ -81,6 +84,9 @@ class Api:
         if wanted.resource.kind == "EndpointSlice":
             self.selectors.append(request.query.get("labelSelector", ""))
             await self.open.wait()
+            if "continue" in request.query:
+                self.waiting = True
+                await self.pages.wait()
             if self.refuse is not None:
                 raise self.refuse
         return await self._list(request, wanted)
@@ -333,6 +339,18 @@ async def test_who_leads_to_the_api_server_is_found_out_when_it_moves(api):
         assert watcher.take_told() == {key("loki")}
         await api.put(API_SLICE)
         await until(lambda: watcher.known("loki") is None)
+
+
+async def test_who_leads_to_an_api_server_is_found_out_though_that_is_learnt_in_the_middle_of_a_list(api):
+    others = [endpoint_slice("loki", "10.1.0.1", name=f"loki-{number}") for number in range(PAGE_SIZE)]
+    await api.put(endpoint_slice("loki", "10.9.0.2", ports=(6443,), name="loki"), *others)
+    async with watching(api) as watcher:
+        api.pages.clear()
+        watcher.readiness.update([key("loki")])
+        await until(lambda: api.waiting)
+        watcher.readiness.protect([("10.9.0.2", 6443)])  # as of another cluster, whose kubeconfig has just been read
+        api.pages.set()
+        await until(lambda: watcher.refused("loki"))
 
 
 async def test_everybody_is_told_when_the_api_server_is_found_elsewhere(api):

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterator
+from difflib import Match
 
 import structlog
 
@@ -15,6 +16,10 @@ MAX_DIFF_LINES = 400
 
 MAX_COMPARED_LINES = 20_000
 """Lines of both texts together up to which a diff is made: comparing takes longer than in proportion."""
+
+MAX_COMPARISONS = 5_000_000
+"""Lines, and pairs of equal ones, that are looked at for one diff, in less than a second. Texts of 10,000 lines of
+which each is there a hundred times would take more than a minute, in which the event loop stands still."""
 
 MAX_DIFF_CHARACTERS = 40_000
 """Characters of a diff that are kept: a line may be as long as whoever wrote it liked."""
@@ -55,13 +60,60 @@ def diff(before: str, after: str, was: str = "before", now: str = "after") -> st
     old, new = before.splitlines(), after.splitlines()
     if len(old) + len(new) > MAX_COMPARED_LINES:
         return f"(from {len(old)} to {len(new)} lines: too many to compare)"
-    lines = list(difflib.unified_diff(old, new, was, now, lineterm="", n=3))
+    try:
+        lines = list(_unified(old, new, was, now))
+    except _TooMany:
+        return f"(from {len(old)} to {len(new)} lines, too often alike: too many to compare)"
     if len(lines) > MAX_DIFF_LINES:
         lines = [*lines[:MAX_DIFF_LINES], f"... and {len(lines) - MAX_DIFF_LINES} lines more"]
     text = "\n".join(lines)
     if len(text) > MAX_DIFF_CHARACTERS:
         text = f"{text[:MAX_DIFF_CHARACTERS]}...\n... and {len(text) - MAX_DIFF_CHARACTERS} characters more"
     return text
+
+
+class _TooMany(Exception):
+    pass
+
+
+class _Comparison(difflib.SequenceMatcher[str]):
+    """Compares lines as difflib does. Raises _TooMany when that has taken MAX_COMPARISONS."""
+
+    b2j: dict[str, list[int]]
+    """Where each line is in ``new``, save those that are there so often that difflib passes over them."""
+
+    def __init__(self, old: list[str], new: list[str]) -> None:
+        self._left = MAX_COMPARISONS
+        super().__init__(None, old, new)
+        self._costs = [1 + len(self.b2j.get(line, ())) for line in old]
+
+    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
+        self._left -= sum(self._costs[alo:ahi])
+        if self._left < 0:
+            raise _TooMany
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+def _unified(old: list[str], new: list[str], was: str, now: str) -> Iterator[str]:
+    """Yield the lines of ``difflib.unified_diff``, which takes as long as it takes."""
+    groups = list(_Comparison(old, new).get_grouped_opcodes(3))
+    if groups:
+        yield from (f"--- {was}", f"+++ {now}")
+    for group in groups:
+        (_, old_start, _, new_start, _), (_, _, old_end, _, new_end) = group[0], group[-1]
+        yield f"@@ -{_range(old_start, old_end)} +{_range(new_start, new_end)} @@"
+        for tag, old_from, old_to, new_from, new_to in group:
+            if tag == "equal":
+                yield from (f" {line}" for line in old[old_from:old_to])
+            else:
+                yield from (f"-{line}" for line in old[old_from:old_to])
+                yield from (f"+{line}" for line in new[new_from:new_to])
+
+
+def _range(start: int, end: int) -> str:
+    """Return lines as a unified diff names them: the first, counted from 1, and how many if that is not one."""
+    length = end - start
+    return f"{start + 1}" if length == 1 else f"{start + (length > 0)},{length}"
 
 
 def write(changes: Collection[Change]) -> None:

@@ -317,6 +317,8 @@ class Readiness:
         self._guard.protect(targets)
         if self._by_service.keys() - {API_SERVER} and self._in_force is not None:
             self._in_force.relist()
+        if self._latest is not None and self._latest is not self._in_force:
+            self._latest.relist()  # what has come of its first list by now was judged by where it was before
         if self._candidates:
             self._on_change(self._candidates)
 

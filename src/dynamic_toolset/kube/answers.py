@@ -8,7 +8,7 @@ from typing import Annotated, Generic, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
-from dynamic_toolset.kube.errors import ApiError, InvalidAnswer, api_error
+from dynamic_toolset.kube.errors import AnswerTooLong, ApiError, InvalidAnswer, api_error
 from dynamic_toolset.kube.objects import ObjectKey
 
 T = TypeVar("T")
@@ -49,18 +49,27 @@ class WatchEvent(Struct, frozen=True):
 
 
 class Lines:
-    r"""Cuts a stream of bytes into lines, at ``\n`` only, of any length.
+    r"""Cuts a stream of bytes into lines, at ``\n`` only.
 
-    Other line separators of Unicode (U+0085, U+2028) are legal inside a JSON string and must not split it.
+    Other line separators of Unicode (U+0085, U+2028) are legal inside a JSON string and must not split it. Of a line
+    that has not come to its end no more than ``longest`` bytes are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
         self._rest: list[bytes] = []
+        self._kept = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that ``chunk`` completes, without empty ones."""
+        """Return the lines that ``chunk`` completes, without empty ones.
+
+        :raises AnswerTooLong: the one that it does not complete is too long.
+        """
         head, *tail = chunk.split(b"\n")
         self._rest.append(head)
+        self._kept = self._kept + len(head) if not tail else len(tail[-1])
+        if self._kept > self._longest:
+            raise AnswerTooLong(f"a line of more than {self._longest} bytes")
         if not tail:
             return []
         lines = [b"".join(self._rest), *tail[:-1]]
@@ -79,7 +88,7 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a year or an offset of very many digits
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)

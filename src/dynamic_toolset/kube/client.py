@@ -67,7 +67,7 @@ MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer that are read, decompressed. Whoever may create objects can fill a page with large ones: 500 of
 1.5 MB are more than our memory. A single object always fits: etcd takes 1.5 MiB by default, the API server 3 MiB in any
 case, and of that only annotations (256 KiB) and the data of a ConfigMap (1 MiB) may hold what JSON writes six times as
-long."""
+long. Nor is a watch's line read any further."""
 
 SHRINK = 8
 """By how much the next page is smaller when one was too long."""
@@ -215,7 +215,7 @@ class Client:
                 response = await self._exchange(method, target, headers=headers or {}, data=body, silence=self._timeout)
                 async with response:
                     content = bytes(await _content(response))
-                    return Passed(response.status, response.reason or "", response.content_type.lower(), content)
+                    return Passed(response.status, response.reason or "", _media_type(response), content)
 
     async def list(
         self,
@@ -345,7 +345,7 @@ class Client:
             "timeoutSeconds": str(timeout_seconds),
         }
         path = resource.path(namespace)
-        return Watch(path, partial(self._open_watch, path, query))
+        return Watch(path, partial(self._open_watch, path, query), self._silence)
 
     async def _open_watch(self, path: str, query: Mapping[str, str]) -> aiohttp.ClientResponse:
         with _named_errors(f"WATCH {path}"):
@@ -429,7 +429,7 @@ class Client:
                 timeout=aiohttp.ClientTimeout(sock_connect=self._timeout, sock_read=silence),
             )
             # A problem (RFC 9457) is the word of a program behind the API server, which has let us pass.
-            if response.status != 401 or refresh or response.content_type == PROBLEM:
+            if response.status != 401 or refresh or _media_type(response) == PROBLEM:
                 return response
             async with response:
                 refresh = True
@@ -438,15 +438,19 @@ class Client:
 class Watch:
     """An open watch: an async context manager, and in it an iterator of the events in the order in which they come.
 
-    The iteration ends when the API ends the watch. An ``ERROR`` event is raised as the error that it holds. A last
-    line that was cut off is dropped: it comes again when the watch is resumed.
+    The iteration ends when the API ends the watch. An ``ERROR`` event is raised as the error that it holds, and a line
+    that does not come to its end as AnswerTooLong. A last line that was cut off is dropped: it comes again when the
+    watch is resumed. ``silence`` is how many seconds may pass without an event, whatever else comes meanwhile.
     """
 
-    def __init__(self, path: str, connect: Callable[[], Awaitable[aiohttp.ClientResponse]]) -> None:
+    def __init__(
+        self, path: str, connect: Callable[[], Awaitable[aiohttp.ClientResponse]], silence: float = WATCH_SILENCE
+    ) -> None:
         self._path = path
         self._connect = connect
+        self._silence = silence
         self._response: aiohttp.ClientResponse | None = None
-        self._lines = Lines()
+        self._lines = Lines(MAX_ANSWER)
         self._pending: deque[bytes] = deque()
 
     async def __aenter__(self) -> Self:
@@ -470,18 +474,29 @@ class Watch:
         if self._response is None:
             raise RuntimeError("the watch is not open: use 'async with client.watch(...)'")
         with _named_errors(f"WATCH {self._path}"):
-            while not self._pending:
-                chunk = await self._response.content.readany()
-                if not chunk:
-                    raise StopAsyncIteration
-                self._pending.extend(self._lines.feed(chunk))
+            if not self._pending:
+                async with asyncio.timeout(self._silence):
+                    await self._receive(self._response)
             return decode_event(self._pending.popleft())
+
+    async def _receive(self, response: aiohttp.ClientResponse) -> None:
+        """Wait until a line is complete."""
+        while not self._pending:
+            chunk = await response.content.readany()
+            if not chunk:
+                raise StopAsyncIteration
+            self._pending.extend(self._lines.feed(chunk))
 
 
 def _object_path(resource: Resource, key: ObjectKey, subresource: str = "") -> str:
     if not key.name:
         raise ValueError("an object needs a name: without one the path is that of the whole collection")
     return resource.path(key.namespace, key.name, subresource)
+
+
+def _media_type(response: aiohttp.ClientResponse) -> str:
+    """Return the type of an answer without parameters: aiohttp's reader of these raises IndexError for some of them."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 async def _content(response: aiohttp.ClientResponse) -> bytearray:

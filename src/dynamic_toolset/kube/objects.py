@@ -98,15 +98,23 @@ class Secret(Struct, frozen=True, gc=False, omit_defaults=True):
         return f"Secret({self.metadata.key})"
 
 
+class Below(Struct, frozen=True, gc=False):
+    """What of a tree is not read.
+
+    Whoever may write an object may write ``managedFields`` as deep as he likes. To compare such a tree takes more of
+    Python's stack than to read it, and so could fail where nothing may be raised.
+    """
+
+
 class ManagedFields(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """One entry of ``metadata.managedFields``: who wrote, how, and which fields, as a tree of ``f:NAME``."""
 
     manager: str = ""
     operation: str = ""
-    fields_v1: dict[str, Any] | None = field(default=None, name="fieldsV1")
+    fields_v1: dict[str, dict[str, dict[str, Below | None] | None] | None] | None = field(default=None, name="fieldsV1")
 
     def owns(self, *path: str) -> bool:
-        """Whether a field belongs to this manager: ``owns("data", "key")``."""
+        """Whether a field belongs to this manager: ``owns("data", "key")``. No more than three names are known."""
         node: Any = self.fields_v1
         for name in path:
             node = node.get(f"f:{name}") if isinstance(node, dict) else None

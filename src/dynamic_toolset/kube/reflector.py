@@ -23,6 +23,7 @@ from dynamic_toolset.kube.errors import (
     ConfigurationError,
     ConnectionFailed,
     Forbidden,
+    InvalidAnswer,
     KubernetesError,
     ServerError,
     TooManyRequests,
@@ -54,7 +55,11 @@ silent for ever (seen with 1.36; older ones answer 504 "Too large resource versi
 """
 
 AT_MOST = 180.0
-"""Seconds that any one step takes at most: a list, a silent watch, a pause. After it the loop is late (``pulse``)."""
+"""Seconds that any one step takes at most: a page, a silent watch, a pause. After it the loop is late (``pulse``)."""
+
+LONGEST_LIST = 900.0
+"""Seconds after which a list whose pages keep coming is given up. An API forgets the moment of one after five minutes,
+and then gives the rest at once; what goes on for longer has no end, such as pages that each promise another one."""
 
 NAMELESS = ObjectKey("", "")
 """Where ``skipped`` keeps an object that has no readable name."""
@@ -204,6 +209,8 @@ class Reflector(Generic[T, S]):
                 # By relist(), and by nothing else: the client has errors of its own. A list that was under way may
                 # have ended just before it was broken off, so it is asked for once more.
                 self._must_list = True
+            finally:
+                self._attempt = None  # also when it is cancelled: relist() must not touch what has ended
 
     async def _attempt_once(self) -> None:
         failure: KubernetesError | None = None
@@ -248,6 +255,7 @@ class Reflector(Generic[T, S]):
         listed: dict[ObjectKey, S] = {}
         skipped: list[Skipped] = []
         version = ""
+        began = self._clock()
         async for page in self._client.pages(
             self._resource,
             self._type,
@@ -255,6 +263,9 @@ class Reflector(Generic[T, S]):
             label_selector=self._label_selector,
             field_selector=self._field_selector,
         ):
+            if self._clock() - began > LONGEST_LIST:
+                raise InvalidAnswer(f"LIST {self._resource.plural}: no end after {LONGEST_LIST:g} s")
+            self.pulse.promise(AT_MOST)
             if page.first:
                 listed.clear()
                 skipped.clear()

@@ -258,7 +258,7 @@ class Documents:
             self._item(section, name, entry)
             for section in _SECTIONS
             for name, entry in sorted(self._section(section).items())
-            if not name.startswith(holmesgpt.MARKER)
+            if name in self._used or not name.startswith(holmesgpt.MARKER)  # a type of somebody's own may be called so
         )
 
     def get(self, name: str) -> answers.ToolsetDetail | None:

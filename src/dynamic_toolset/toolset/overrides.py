@@ -268,11 +268,8 @@ def _settle(generated: dict[str, Any], overrides: Overrides) -> Iterator[_Settle
             why = f"{path} has no effect at present: there is no such toolset, and it has no 'type' or 'url'"
             yield _Settled(section, name, None, (why,), change=False)
         else:
-            kept, absent = _without_absent_instances(present or {}, entry)
-            sentences = tuple(
-                f"{path} has no effect on {instance} at present: there is no such instance, and it has no address"
-                for instance in (shortened(name, 40) for name in absent)
-            )
+            kept, without_effect = _without_absent_instances(present or {}, entry)
+            sentences = tuple(f"{path} has no effect on {instance}" for instance in without_effect)
             yield _Settled(section, name, kept, sentences, change=True)
 
 
@@ -305,22 +302,41 @@ def _is_complete(entry: dict[str, Any]) -> bool:
 
 
 def _without_absent_instances(present: dict[str, Any], entry: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return ``entry`` without changes to instances that ``present`` has not got, and the names of those."""
-    known = {_instance_name(instance) for _, instances in _instance_lists(present) for instance in instances}
+    """Return ``entry`` without changes to instances that ``present`` has not got, and which those are, and why.
+
+    Nor does it keep what would not be merged with the entries that are there, but take the place of all of them.
+    """
+    there = dict(_instance_lists(present))
     lists = dict(_instance_lists(entry))
     absent: list[str] = []
     config = {key: value for key, value in entry["config"].items() if key not in lists} if lists else {}
     for key, instances in lists.items():
-        kept = []
+        keys = _told_apart_by(there.get(key, []))
+        known = {_instance_name(instance, keys) for instance in there.get(key, [])}
+        kept: dict[str, Any] = {}
         for instance in instances:
-            name = _instance_name(instance)
-            if name in known or any(instance.get(address) for address in _ADDRESSES):
-                kept.append(instance)
+            name = _instance_name(instance, keys)
+            if name is None:
+                shown = shortened(str(_instance_name(instance)), 40)
+                absent.append(f"{shown}: entries of config.{key} are merged by their '{keys[0]}', and it has none")
+            elif name in kept:
+                absent.append(f"{shortened(name, 40)} a second time: its '{keys[0]}' is there twice")
+            elif name in known or any(instance.get(address) for address in _ADDRESSES):
+                kept[name] = instance
             else:
-                absent.append(str(name))
+                why = "there is no such instance, and it has no address"
+                absent.append(f"{shortened(name, 40)} at present: {why}")
         if kept:
-            config[key] = kept
+            config[key] = list(kept.values())
     return ({**entry, "config": config} if absent else entry), tuple(absent)
+
+
+def _told_apart_by(instances: list[Any]) -> tuple[str, ...]:
+    """Return by which of their names these are merged (``merge.merge``); either, where there are none."""
+    for key in _INSTANCE_NAMES:
+        if instances and all(_instance_name(one, (key,)) is not None for one in instances):
+            return (key,)
+    return _INSTANCE_NAMES
 
 
 def _instance_lists(entry: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
@@ -331,7 +347,7 @@ def _instance_lists(entry: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
                 yield key, config[key]
 
 
-def _instance_name(instance: Any) -> str | None:
+def _instance_name(instance: Any, keys: tuple[str, ...] = _INSTANCE_NAMES) -> str | None:
     if isinstance(instance, dict):
-        return next((name for key in _INSTANCE_NAMES if isinstance(name := instance.get(key), str)), None)
+        return next((name for key in keys if isinstance(name := instance.get(key), str)), None)
     return None

@@ -1,11 +1,14 @@
 """What a pass has changed, and what led to it, in the words that go into log, history and stream."""
 
+import difflib
 import random
 import time
 from collections.abc import Collection
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dynamic_toolset.controller import logbook
 from dynamic_toolset.controller.logbook import MAX_DIFF_CHARACTERS, MAX_DIFF_LINES, START, diff
@@ -177,6 +180,20 @@ def test_a_diff_has_a_bounded_length_however_long_the_lines_are(line: str) -> No
     text = diff("a\n", line)
     assert len(text) < MAX_DIFF_CHARACTERS + 100
     assert text.endswith("characters more")
+
+
+@given(*[st.lists(st.sampled_from("abcdef"), max_size=40)] * 2)
+def test_a_diff_is_that_of_everybody(before: list[str], after: list[str]) -> None:
+    expected = list(difflib.unified_diff(before, after, "before", "after", lineterm=""))
+    assert diff("\n".join(before), "\n".join(after)).splitlines() == expected
+
+
+def test_a_diff_of_lines_that_are_there_again_and_again_holds_up_nobody_for_long() -> None:
+    lines = [f"line {number % 100}" for number in range(9_800)]
+    began = time.process_time()
+    text = diff("\n".join(lines), "\n".join(f"line {number * 7 % 100}" for number in range(9_800)))
+    assert time.process_time() - began < 5
+    assert text == "(from 9800 to 9800 lines, too often alike: too many to compare)"
 
 
 def test_a_diff_of_large_files_holds_up_nobody_for_long() -> None:

@@ -15,6 +15,7 @@ from dynamic_toolset.kube.answers import (
     parse_retry_after,
 )
 from dynamic_toolset.kube.errors import (
+    AnswerTooLong,
     ApiError,
     BadRequest,
     Conflict,
@@ -39,12 +40,12 @@ def test_lines_do_not_depend_on_how_the_stream_was_cut(lines, data):
     stream = b"".join(line + b"\n" for line in lines)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
     chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    splitter = Lines()
+    splitter = Lines(100_000)
     assert [line for chunk in chunks for line in splitter.feed(chunk)] == lines
 
 
 def test_a_line_without_its_end_is_not_given_out():
-    splitter = Lines()
+    splitter = Lines(100_000)
     assert splitter.feed(b"one\ntw") == [b"one"]
     assert splitter.feed(b"o") == []
 
@@ -52,11 +53,21 @@ def test_a_line_without_its_end_is_not_given_out():
 @pytest.mark.parametrize("separator", ["\u0085", "\u2028", "\x0b", "\x0c", "\x1c"])
 def test_other_separators_are_part_of_a_line(separator):
     line = f"before{separator}after".encode()
-    assert Lines().feed(line + b"\n") == [line]
+    assert Lines(100_000).feed(line + b"\n") == [line]
+
+
+def test_a_line_that_does_not_end_is_given_up_and_lines_that_do_may_be_many():
+    splitter = Lines(10)
+    for _ in range(100):
+        assert splitter.feed(b"ten bytes.\n" + b"more") == [b"ten bytes."]
+        assert splitter.feed(b"\n") == [b"more"]
+    splitter.feed(b"ten bytes.")
+    with pytest.raises(AnswerTooLong):
+        splitter.feed(b"+")
 
 
 def test_empty_lines_are_nothing():
-    assert Lines().feed(b"\n\r\n \none\n\n") == [b"one"]
+    assert Lines(100_000).feed(b"\n\r\n \none\n\n") == [b"one"]
 
 
 # --- Retry-After ----------------------------------------------------------------------------------------------------
@@ -78,6 +89,8 @@ NOW = 1_700_000_000.0
         ("", None),
         ("²", None),
         ("Tue, 99 Nov 2023 22:13:25 GMT", None),
+        ("Tue, 14 Nov 99999999999999999999 22:13:25 GMT", None),
+        ("Tue, 14 Nov 2023 22:13:25 +99999999999999", None),
     ],
 )
 def test_retry_after(header, seconds):

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import gzip
 import json
 from urllib.parse import parse_qsl
@@ -341,6 +342,14 @@ async def test_a_refusal_has_its_type_and_says_what_the_api_said(api, client):
         await client.get(CONFIG_MAPS, TOOLS, ConfigMap)
 
 
+async def test_a_retry_after_that_no_clock_can_show_is_none(api, client):
+    date = "Tue, 14 Nov 99999999999999999999 22:13:25 GMT"
+    api.others.append(refusal(429, "TooManyRequests", headers={"Retry-After": date}))
+    with pytest.raises(TooManyRequests) as raised:
+        await client.get(CONFIG_MAPS, TOOLS, ConfigMap)
+    assert raised.value.retry_after is None
+
+
 async def test_retry_after_is_read(api, client):
     api.others.append(refusal(429, "TooManyRequests", headers={"Retry-After": "11"}))
     with pytest.raises(TooManyRequests) as raised:
@@ -507,6 +516,17 @@ async def test_a_token_that_is_refused_twice_is_an_error(api, rotating):
     assert len(api.requests) == 2
 
 
+@pytest.mark.parametrize("content_type", ["text/html; charset*", "x.1; charset*", '";', "\xff", ""])
+async def test_a_refusal_of_whatever_type_is_our_error(api, client, content_type):
+    async def respond(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=401, headers={"Content-Type": content_type})
+
+    api.others += [respond] * 4
+    with pytest.raises(Unauthorized):
+        await client.get(CONFIG_MAPS, TOOLS, ConfigMap)
+    assert (await client.pass_on("GET", "/x")).status == 401
+
+
 async def test_a_watch_renews_its_token_too(api, rotating):
     api.watches += [only("token-2", watching(event("ADDED", service("a", 101))))] * 2
     async with rotating.watch(SERVICES, resource_version="100") as events:
@@ -646,6 +666,29 @@ async def test_every_failure_of_a_watch_is_our_error(api, fault, error):
     timeout = 0.2 if fault is hanging else 10.0
     async with Client(static(api.url), timeout=timeout) as client, asyncio.timeout(PATIENCE):
         with pytest.raises(error):
+            await read(client.watch(SERVICES, resource_version="1"))
+
+
+@pytest.mark.parametrize("drip", [b"\n", b" "])
+async def test_a_watch_that_says_nothing_in_many_words_is_silent(api, drip):
+    async with Client(static(api.url), silence=0.3) as client:
+        reading = asyncio.create_task(read(client.watch(SERVICES, resource_version="1")))
+        watch = await api.watch()
+        async with asyncio.timeout(PATIENCE):
+            while not reading.done():
+                with contextlib.suppress(ConnectionError):  # it has hung up
+                    await watch.send(drip)
+                await asyncio.sleep(0.02)
+        with pytest.raises(ConnectionFailed, match="no answer in time"):
+            await reading
+        watch.end()
+
+
+async def test_a_line_of_a_watch_that_does_not_end_is_given_up(api, monkeypatch):
+    monkeypatch.setattr(module, "MAX_ANSWER", 1000)
+    async with Client(static(api.url)) as client:
+        api.watches.append(watching(event("ADDED", service("a", 101)), *[b"x" * 500] * 3))
+        with pytest.raises(AnswerTooLong, match="WATCH "):
             await read(client.watch(SERVICES, resource_version="1"))
 
 

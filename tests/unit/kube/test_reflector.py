@@ -27,6 +27,7 @@ from dynamic_toolset.kube.reflector import (
 )
 from dynamic_toolset.kube.resources import SERVICES
 from tests.unit.kube.fault_server import (
+    Answer,
     FaultServer,
     bookmark,
     broken,
@@ -224,6 +225,50 @@ async def test_what_is_transformed_otherwise_now_is_listed_again(api, client, ti
         await api.watch()
         if when == "during a list":
             going_on.set()
+
+
+def after(time: Time, seconds: float, then: Answer) -> Answer:
+    """An answer that takes so long."""
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        time.now += seconds
+        return await then(request)
+
+    return respond
+
+
+async def test_a_list_that_makes_progress_is_not_late_however_slow_it_is(api, client, time):
+    last = asyncio.Event()
+
+    async def end(request: web.Request) -> web.StreamResponse:
+        await last.wait()
+        return await listing([], 9)(request)
+
+    pages = [after(time, 100, listing([service(name, 1)], 9, token=name)) for name in "abcd"]
+    api.lists += [*pages, end]
+    async with running(client, time) as reflector:
+        await until(lambda: len(api.requests) == 5)
+        assert (time.now, reflector.pulse.late) == (400, 0)
+        last.set()
+        await synced(reflector)
+        assert names(reflector) == set("abcd")
+
+
+async def test_a_list_without_an_end_is_given_up_and_what_was_known_stays(api, client, time):
+    api.objects = [service("a", 10)]
+    async with running(client, time) as reflector:
+        await synced(reflector)
+        api.lists += [after(time, 100, listing([service("b", 1)], 9, token="more"))] * 20
+        reflector.relist()
+        assert "no end after 900 s" in await until(lambda: reflector.statistics.last_error)
+        assert names(reflector) == {"a"}
+
+
+async def test_one_that_has_ended_can_be_told_to_list_again(api, client, time):
+    """Whoever wants a full look need not know that the service is about to end, or that another one takes over."""
+    async with running(client, time) as reflector:
+        await api.watch()
+    reflector.relist()
 
 
 def test_the_store_is_read_only():

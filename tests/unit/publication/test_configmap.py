@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from dynamic_toolset.kube.objects import ConfigMap, ManagedFields, OwnedMeta
@@ -160,6 +161,23 @@ EDITED = {**SAME, "a.yaml": "by hand"}
 )
 def test_who_changed_it_is_named(present: ConfigMap | None, expected: tuple[str, ...]) -> None:
     assert changers(present, DOCUMENTS) == expected
+
+
+def test_who_owns_what_is_read_as_the_api_writes_it_and_no_deeper_than_we_ask() -> None:
+    deep = '{"f:x":' * 800 + "{}" + "}" * 800
+    fields = f'{{"f:data":{{".":{{}},"f:a.yaml":{{}},"f:deep":{deep}}},"f:metadata":{{"f:labels":{{"f:ours":{{}}}}}}}}'
+    text = f'{{"metadata":{{"name":"target","managedFields":[{{"manager":"helm","fieldsV1":{fields}}}]}}}}'
+    one, other = (msgspec.json.decode(text, type=ConfigMap) for _ in range(2))
+
+    def far_down(frames: int) -> bool:
+        return far_down(frames - 1) if frames else one == other
+
+    assert far_down(250)
+    assert owners(one, ["a.yaml"]) == ("helm",)
+    assert owners(one, ["b.json"]) == ()
+    (entry,) = one.metadata.managed_fields or ()
+    assert entry.owns("metadata", "labels", "ours")
+    assert not entry.owns("metadata", "labels", "theirs")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from dynamic_toolset.server.answers import ServiceItem
 from dynamic_toolset.server.api import _position
 from dynamic_toolset.server.views import Documents, Query, Services
 from dynamic_toolset.settings import ConfigMapSettings, Settings
+from dynamic_toolset.toolset.documents import render
 
 HEALTHY = Health(Verdict.HEALTHY, "answers as Orders", seconds=0.01234567)
 UNHEALTHY = Health(Verdict.UNHEALTHY, "answers 503", failures=4)
@@ -283,6 +284,14 @@ def test_the_toolsets_by_name_with_who_put_them_there() -> None:
         ("tools", "mcp_servers", True, "overrides", True),
     ]
     assert [one.name for one in items[4].services] == ["a", "b"]
+
+
+def test_a_type_that_is_called_like_the_revision_marker_hides_no_toolset() -> None:
+    kind = "dynamic-toolset-rev"
+    one = DiscoveredService(candidate(A, kind), HEALTHY, listed=True)
+    documents = render([one], Settings(), None).documents
+    items = Documents(Report({}, (one,), documents, (), published=True)).items()
+    assert [item.name for item in items if item.name.startswith(kind)] == [f"{kind}-shop-a"]
 
 
 def test_a_toolset_with_what_the_agent_reads() -> None:
