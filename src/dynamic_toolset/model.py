@@ -173,7 +173,7 @@ class Outcome(StrEnum):
     CANDIDATE = "candidate"
     """It is listed if it is healthy."""
     DUPLICATE = "duplicate"
-    """It leads to the same workload as another Service, which is listed in its place."""
+    """It leads to the same workload as another Service, which stands for both."""
     REJECTED = "rejected"
     """It wants to be listed, or looks like a backend, but must not be: the reason says what to change."""
     IGNORED = "ignored"

@@ -43,7 +43,7 @@ def within_namespace(possible: Possible, catalog: Catalog, most: int) -> Selecti
     found = duplicates({key: one for key, (one, _) in possible.items()}, catalog)
     for key, kept in found.items():
         decision = decisions[key]
-        reason = f"it leads to the same workload as Service {kept.name}, which is listed in its place"
+        reason = f"it leads to the same workload as Service {kept.name}, which stands for both"
         decisions[key] = Decision(Outcome.DUPLICATE, reason, decision.candidate, decision.evidence, decision.ports)
     ranked = sorted(Rank(one.created or _NEWEST, key) for key, (one, _) in possible.items() if key not in found)
     if len(ranked) > most:

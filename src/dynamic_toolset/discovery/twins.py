@@ -106,7 +106,7 @@ def recalled(candidate: Candidate) -> Entrance:
 
 
 def duplicates(entrances: Mapping[ServiceKey, Entrance], catalog: Catalog) -> dict[ServiceKey, ServiceKey]:
-    """Return each duplicate of one namespace with the Service that is listed in its place.
+    """Return each duplicate of one namespace with the Service that stands for both.
 
     Entrances are taken best first: asked for by its owner, for all Pods, load balanced, inside the cluster. The cost
     grows with their number, not with its square.

@@ -27,7 +27,7 @@ def headless_loki(name, pods=POD, own=POD, **spec):
 def test_a_headless_twin_names_the_service_that_is_listed():
     decisions = list(discover(headless_loki("a"), loki("z-is-longer")).values())
     assert [decision.outcome for decision in decisions] == [Outcome.DUPLICATE, Outcome.CANDIDATE]
-    assert decisions[0].reason == "it leads to the same workload as Service z-is-longer, which is listed in its place"
+    assert decisions[0].reason == "it leads to the same workload as Service z-is-longer, which stands for both"
     assert decisions[0].type == "loki"
     assert decisions[0].endpoint == "http://a.shop.svc.cluster.local:3100"
 
