@@ -29,12 +29,14 @@ QUICK = {"healthCheck": {"interval": "1s", "failureThreshold": 1}}
 
 
 def described(cluster: Cluster, kind: str, namespace: str, name: str) -> list[tuple[str, str, str]]:
-    """What ``kubectl describe`` shows below "Events": type, reason and message, the oldest first."""
+    """What ``kubectl describe`` shows of ours below "Events": type, reason and message, the oldest first.
+
+    The cluster's own controllers tell of a Service too, such as that its endpoints could not be updated at once.
+    """
     text = cluster.kubectl("describe", kind, name, f"--namespace={namespace}")
     lines = text.partition("Events:")[2].splitlines()[3:]
     rows = [re.split(r"\s{2,}", line.strip(), maxsplit=4) for line in lines]
-    assert all(row[3] == "dynamic-toolset" for row in rows)
-    return [(row[0], row[1], row[4]) for row in rows]
+    return [(row[0], row[1], row[4]) for row in rows if row[3] == "dynamic-toolset"]
 
 
 def counts(cluster: Cluster, namespace: str, reason: str) -> list[int]:
