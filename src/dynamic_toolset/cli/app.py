@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import click
 
@@ -65,12 +64,9 @@ def _matching(pattern: str, hint: str) -> Callable[..., str | None]:
 def _check_url(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     if value is None:
         return None
-    try:
-        url = urlsplit(value)
-        known = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:  # half of the brackets of an IPv6 address, or a port that is none
-        known = False
-    if not known or not re.fullmatch(r"[^?#\s]+", value):
+    from dynamic_toolset.kube.connection import is_url
+
+    if not is_url(value) or not re.fullmatch(r"[^?#\s]+", value):
         raise click.BadParameter("write http://HOST:PORT or https://HOST:PORT")
     return value
 

@@ -4,13 +4,12 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 import yaml
 
-from dynamic_toolset.cli.streams import standard_input
+from dynamic_toolset.cli import streams
 from dynamic_toolset.kube.objects import Namespace, ObjectKey, Service
 from dynamic_toolset.strict_yaml import MISFITS, YamlLoader
 
@@ -120,7 +119,7 @@ def _unpacked(where: str, document: Any, depth: int = 0) -> Iterator[tuple[str, 
 
 def _text(file: str, shown: str) -> str:
     try:
-        data = standard_input() if file == "-" else Path(file).read_bytes()
+        data = streams.read(file)
         # PowerShell's `kubectl get services -o yaml > services.yaml` writes UTF-16.
         utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return data.decode("utf-16" if utf16 else "utf-8-sig")

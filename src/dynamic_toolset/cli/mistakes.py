@@ -3,10 +3,9 @@
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from dynamic_toolset.cli import streams
 from dynamic_toolset.cli.failures import printable
-from dynamic_toolset.cli.streams import standard_input
 from dynamic_toolset.server.validation import Mistake
 from dynamic_toolset.settings import SettingsError
 
@@ -14,7 +13,7 @@ from dynamic_toolset.settings import SettingsError
 def text_of(file: str) -> str:
     """Return what is in a file; ``-`` is standard input. Raises SettingsError if there is no text to be had."""
     try:
-        data = standard_input() if file == "-" else Path(file).read_bytes()
+        data = streams.read(file)
         return data.decode("utf-8-sig")
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from None

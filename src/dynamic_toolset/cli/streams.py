@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn, TypeGuard
 
 
@@ -49,8 +50,10 @@ def give_up(why: str | None, failed: int) -> NoReturn:
     sys.exit(failed)
 
 
-def standard_input() -> bytes:
-    """Return everything that is handed over. Raises OSError, also if it is closed (``<&-``)."""
+def read(file: str) -> bytes:
+    """Return what is in a file; ``-`` is standard input. Raises OSError, also if that is closed (``<&-``)."""
+    if file != "-":
+        return Path(file).read_bytes()
     if sys.stdin is None:
         raise OSError(errno.EBADF, "the standard input is closed")
     return sys.stdin.buffer.read()

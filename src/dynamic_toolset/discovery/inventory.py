@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from dynamic_toolset.discovery.detector import Detector
 from dynamic_toolset.discovery.endpoints import read_url
-from dynamic_toolset.discovery.policy import has_dns_name
+from dynamic_toolset.discovery.policy import is_dns_label
 from dynamic_toolset.discovery.selection import Selection, Tenant
 from dynamic_toolset.discovery.twins import Entrance, entrance, recalled
 from dynamic_toolset.kube.objects import ObjectMeta, Service
@@ -43,10 +43,11 @@ def recall(detector: Detector, key: ServiceKey, type_name: str, name: str, url: 
 
     What is published can be edited: a name that no Service can have would be in the way of all that tells of it.
     """
-    endpoint, bare = read_url(url), ObjectMeta(key.name, key.namespace)
-    if endpoint is None or not has_dns_name(bare) or not has_dns_name(ObjectMeta(name, type_name)):
+    endpoint = read_url(url)
+    if endpoint is None or not all(map(is_dns_label, (key.namespace, key.name, type_name, name))):
         return None
     decision = detector.recall(key, type_name, name, endpoint)
+    bare = ObjectMeta(key.name, key.namespace)
     return Judged(bare, decision, recalled(decision.candidate) if decision.candidate else None)
 
 

@@ -199,7 +199,12 @@ class Permissions:
 
 def has_dns_name(metadata: ObjectMeta) -> bool:
     """Whether the Service can be addressed by name. The API server lets no other in; a file might hold one."""
-    return bool(_DNS_LABEL.fullmatch(metadata.name) and _DNS_LABEL.fullmatch(metadata.namespace))
+    return is_dns_label(metadata.name) and is_dns_label(metadata.namespace)
+
+
+def is_dns_label(text: str) -> bool:
+    """Whether it is a label of a DNS name in lower case, as the names of Services and types are."""
+    return bool(_DNS_LABEL.fullmatch(text))
 
 
 def is_host(host: str) -> bool:
@@ -207,7 +212,7 @@ def is_host(host: str) -> bool:
     if len(host) > _MAX_HOST_LENGTH:
         return False
     labels = host.split(".")
-    if not all(_DNS_LABEL.fullmatch(label) for label in labels):
+    if not all(map(is_dns_label, labels)):
         return False
     return _is_address(host) or not _NUMBER.fullmatch(labels[-1])
 

@@ -18,6 +18,7 @@ from urllib.request import proxy_bypass
 
 from msgspec import Struct
 
+from dynamic_toolset.files import stamp
 from dynamic_toolset.kube.errors import ConfigurationError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -114,7 +115,7 @@ class Tls:
         self._stamps = stamps
 
     def _stat(self) -> tuple[object, ...]:
-        return tuple(_stamp(path) for path in self._files.paths)
+        return tuple(stamp(path) for path in self._files.paths)
 
     def _read(self) -> tuple[bytes, ...]:
         return tuple(path.read_bytes() for path in self._files.paths)
@@ -138,9 +139,9 @@ class Connection:
         proxy: str | None = None,
         server_name: str | None = None,
     ) -> None:
-        if not _is_url(server):
+        if not is_url(server):
             raise ConfigurationError(f"the address of a Kubernetes API must be an http or https URL, not {server!r}")
-        if proxy is not None and not _is_url(proxy):
+        if proxy is not None and not is_url(proxy):
             raise ConfigurationError(f"the proxy of {server} must be an http or https URL, not {proxy!r}")
         self.server = server.rstrip("/")
         self.namespace = namespace
@@ -294,7 +295,8 @@ def _proxy(configuration: Any) -> Any:
     return None if proxy_bypass(host) else configuration.proxy
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether a text is an http or https URL that can be asked."""
     try:
         url = urlsplit(text)
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
@@ -330,14 +332,6 @@ def client_context(cafile: Path | None = None, cadata: str | None = None) -> ssl
     # Python 3.13 demands extensions (RFC 5280) that the certificates of many clusters lack; client-go does not.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
-
-
-def _stamp(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _names(files: Files) -> str:

@@ -13,6 +13,14 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+async def expect_a_look_at_once(pacer: Pacer) -> None:
+    """Change something, which is looked at before any time has passed."""
+    changed = now()
+    pacer.notify()
+    await pacer.wait()
+    assert now() == changed
+
+
 async def looks_during(storm: float, every: float) -> list[float]:
     """Change something every so many seconds for a time, and return when the pacer said to look."""
     pacer, looks = Pacer(), []
@@ -36,10 +44,7 @@ async def test_one_change_after_a_quiet_time_is_looked_at_at_once() -> None:
     pacer = Pacer()
     for _ in range(3):
         await asyncio.sleep(100)
-        changed = now()
-        pacer.notify()
-        await pacer.wait()
-        assert now() == changed
+        await expect_a_look_at_once(pacer)
 
 
 @virtual_time
@@ -50,10 +55,7 @@ async def test_the_verdict_that_follows_a_change_is_looked_at_at_once_as_well() 
         pacer.notify()
         await pacer.wait()
         await asyncio.sleep(0.01)
-        verdict = now()
-        pacer.notify()
-        await pacer.wait()
-        assert now() == verdict
+        await expect_a_look_at_once(pacer)
 
 
 @virtual_time
@@ -73,10 +75,7 @@ async def test_a_change_now_and_then_does_not_keep_a_storm_going() -> None:
     for _ in range(3):
         await asyncio.sleep(6)
         for _ in range(2):  # the change, and the verdict
-            changed = now()
-            pacer.notify()
-            await pacer.wait()
-            assert now() == changed
+            await expect_a_look_at_once(pacer)
 
 
 @pytest.mark.parametrize("every", [0.001, 0.05, 0.3])
